@@ -1,0 +1,342 @@
+// Views and data movement by index. The derivative of a view is the view back; that of a selection is a sum into
+// zeros at the same place.
+#include <algorithm>
+#include <numeric>
+
+#include <stet/autograd/node.h>
+#include <stet/autograd/ops.h>
+#include <stet/tensor/compute.h>
+#include <stet/tensor/error.h>
+
+namespace stet {
+namespace {
+
+struct ReshapeDerivative {
+  static constexpr std::string_view name = "reshape";
+  Shape shape;
+  void operator()(Backward& pass) const { pass.give(0, reshape(pass.grad(), shape)); }
+};
+
+struct PermuteDerivative {
+  static constexpr std::string_view name = "permute";
+  Axes inverse;
+  void operator()(Backward& pass) const { pass.give(0, permute(pass.grad(), inverse)); }
+};
+
+struct ExpandDerivative {
+  static constexpr std::string_view name = "expand";
+  Shape shape;
+  void operator()(Backward& pass) const { pass.give(0, sum_to(pass.grad(), shape)); }
+};
+
+struct Range {
+  int axis;
+  std::int64_t begin, count, step;
+};
+
+Tensor slice_view(const Tensor& x, const Range& r) {
+  Shape shape = x.shape();
+  Strides strides = x.strides();
+  shape[r.axis] = r.count;
+  const std::int64_t offset = x.impl().offset + r.begin * strides[r.axis];
+  strides[r.axis] *= r.step;
+  return make_view(x, shape, strides, offset);
+}
+
+Tensor place(const Tensor& x, const Shape& shape, const Range& r);
+Tensor slice_range(const Tensor& x, const Range& r);
+
+struct SliceDerivative {
+  static constexpr std::string_view name = "slice";
+  Shape shape;
+  Range range;
+  void operator()(Backward& pass) const { pass.give(0, place(pass.grad(), shape, range)); }
+};
+
+struct PlaceDerivative {
+  static constexpr std::string_view name = "place";
+  Range range;
+  void operator()(Backward& pass) const { pass.give(0, slice_range(pass.grad(), range)); }
+};
+
+Tensor slice_range(const Tensor& x, const Range& r) {
+  return record(slice_view(x, r), {&x}, [&] { return SliceDerivative{x.shape(), r}; });
+}
+
+/// zeros(shape) with x at the range.
+Tensor place(const Tensor& x, const Shape& shape, const Range& r) {
+  Tensor out = zeros(shape, x.options());
+  compute::copy_into(slice_view(out, r), x);
+  return record(std::move(out), {&x}, [&] { return PlaceDerivative{r}; });
+}
+
+struct CatDerivative {
+  static constexpr std::string_view name = "cat";
+  int axis;
+  std::vector<std::int64_t> sizes;
+  void operator()(Backward& pass) const {
+    std::int64_t at = 0;
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+      if (pass.needs(static_cast<int>(i)))
+        pass.give(static_cast<int>(i), slice(pass.grad(), axis, at, at + sizes[i]));
+      at += sizes[i];
+    }
+  }
+};
+
+struct GatherDerivative {
+  static constexpr std::string_view name = "gather";
+  int axis;
+  Tensor index;
+  Shape shape;
+  void operator()(Backward& pass) const {
+    pass.give(0, scatter_add(zeros(shape, pass.grad().options()), axis, index, pass.grad()));
+  }
+};
+
+struct ScatterAddDerivative {
+  static constexpr std::string_view name = "scatter_add";
+  int axis;
+  Tensor index;
+  void operator()(Backward& pass) const {
+    if (pass.needs(0)) pass.give(0, pass.grad());
+    if (pass.needs(1)) pass.give(1, gather(pass.grad(), axis, index));
+  }
+};
+
+struct IndexSelectDerivative {
+  static constexpr std::string_view name = "index_select";
+  int axis;
+  Tensor index;
+  std::int64_t n;
+  void operator()(Backward& pass) const { pass.give(0, index_add(pass.grad(), axis, index, n)); }
+};
+
+struct IndexAddDerivative {
+  static constexpr std::string_view name = "index_add";
+  int axis;
+  Tensor index;
+  void operator()(Backward& pass) const { pass.give(0, index_select(pass.grad(), axis, index)); }
+};
+
+struct EmbeddingDerivative {
+  static constexpr std::string_view name = "embedding";
+  Tensor index;
+  std::int64_t rows, width;
+  void operator()(Backward& pass) const {
+    pass.give(0, index_add(reshape(pass.grad(), {index.numel(), width}), 0, reshape(index, {index.numel()}), rows));
+  }
+  /// Gradients of equal ids within a sample add up before anything is squared.
+  Tensor per_sample(int, const Tensor& g, std::int64_t begin, std::int64_t end) const {
+    const std::int64_t n = end - begin, tokens = index.numel() / index.shape()[0];
+    Tensor ids = contiguous(slice(index, 0, begin, end)).clone();
+    auto* at = ids.mutable_data<std::int64_t>();
+    for (std::int64_t i = 0; i < n * tokens; ++i) at[i] += i / tokens * rows;  // one table per sample
+    const Tensor flat = reshape(slice(g, 0, begin, end), {n * tokens, width});
+    return reshape(index_add(flat, 0, reshape(ids, {n * tokens}), n * rows), {n, rows, width});
+  }
+};
+
+}  // namespace
+
+Tensor reshape(const Tensor& x, Shape shape) {
+  std::int64_t known = 1;
+  int open = -1;
+  for (int i = 0; i < shape.size(); ++i) {
+    if (shape[i] == -1) {
+      check(open < 0, "reshape", "shape ", shape, " has more than one -1");
+      open = i;
+    } else {
+      check(shape[i] >= 0, "reshape", "shape ", shape, ": dimension ", i, " is negative");
+      known *= shape[i];
+    }
+  }
+  if (open >= 0) {
+    check(known > 0 && x.numel() % known == 0, "reshape", x.numel(), " elements of shape ", x.shape(),
+          " do not fit ", shape);
+    shape[open] = x.numel() / known;
+  }
+  check(count_elements("reshape", shape) == x.numel(), "reshape", "shape ", x.shape(), " has ", x.numel(),
+        " elements, ", shape, " needs ", count_elements("reshape", shape));
+  if (shape == x.shape()) return x;
+  const Tensor flat = compute::contiguous(x);
+  return record(make_view(flat, shape, row_major(shape), flat.impl().offset), {&x},
+                [&] { return ReshapeDerivative{x.shape()}; });
+}
+
+Tensor flatten(const Tensor& x, std::int64_t from, std::int64_t to) {
+  if (x.rank() == 0) return reshape(x, {1});
+  const int a = normalize_axis("flatten", from, x.rank()), b = normalize_axis("flatten", to, x.rank());
+  check(a <= b, "flatten", "axes ", from, " to ", to, " of shape ", x.shape());
+  Shape shape;
+  for (int i = 0; i < x.rank(); ++i) {
+    if (i <= a || i > b) shape.push_back(x.shape()[i]);
+    else shape[a] *= x.shape()[i];
+  }
+  return reshape(x, shape);
+}
+
+Tensor permute(const Tensor& x, const Axes& axes) {
+  check(static_cast<int>(axes.size()) == x.rank(), "permute", axes.size(), " axes for shape ", x.shape());
+  normalize_axes("permute", axes, x.rank());  // complains about repeats
+  Shape shape(x.rank());
+  Strides strides(x.rank());
+  Axes inverse(axes.size());
+  for (int i = 0; i < x.rank(); ++i) {
+    const int from = normalize_axis("permute", axes[static_cast<std::size_t>(i)], x.rank());
+    shape[i] = x.shape()[from];
+    strides[i] = x.strides()[from];
+    inverse[static_cast<std::size_t>(from)] = i;
+  }
+  return record(make_view(x, shape, strides, x.impl().offset), {&x}, [&] { return PermuteDerivative{inverse}; });
+}
+
+Tensor transpose(const Tensor& x, std::int64_t a, std::int64_t b) {
+  check(x.rank() >= 2, "transpose", "shape ", x.shape(), " has fewer than two axes");
+  Axes axes(static_cast<std::size_t>(x.rank()));
+  std::iota(axes.begin(), axes.end(), std::int64_t{0});
+  std::swap(axes[static_cast<std::size_t>(normalize_axis("transpose", a, x.rank()))],
+            axes[static_cast<std::size_t>(normalize_axis("transpose", b, x.rank()))]);
+  return permute(x, axes);
+}
+
+Tensor expand(const Tensor& x, const Shape& shape) {
+  if (x.shape() == shape) return x;
+  return record(compute::expand("expand", x, shape), {&x}, [&] { return ExpandDerivative{x.shape()}; });
+}
+
+Tensor slice(const Tensor& x, std::int64_t axis, std::int64_t begin, std::int64_t end, std::int64_t step) {
+  const int at = normalize_axis("slice", axis, x.rank());
+  const std::int64_t n = x.shape()[at];
+  check(step > 0, "slice", "step ", step, ": expected at least 1");
+  const auto clip = [n](std::int64_t i) { return std::clamp<std::int64_t>(i < 0 ? i + n : i, 0, n); };
+  const std::int64_t from = clip(begin), to = std::max(clip(end), from);
+  if (from == 0 && to == n && step == 1) return x;
+  return slice_range(x, {at, from, (to - from + step - 1) / step, step});
+}
+
+Tensor select(const Tensor& x, std::int64_t axis, std::int64_t index) {
+  const int at = normalize_axis("select", axis, x.rank());
+  const std::int64_t n = x.shape()[at];
+  check(index >= -n && index < n, "select", "index ", index, " is out of range for size ", n, " of axis ", axis);
+  const std::int64_t from = index < 0 ? index + n : index;
+  return squeeze(slice_range(x, {at, from, 1, 1}), at);
+}
+
+Tensor squeeze(const Tensor& x, std::int64_t axis) {
+  const int at = normalize_axis("squeeze", axis, x.rank());
+  check(x.shape()[at] == 1, "squeeze", "axis ", axis, " of shape ", x.shape(), " is not of size 1");
+  Shape shape;
+  Strides strides;
+  for (int i = 0; i < x.rank(); ++i)
+    if (i != at) {
+      shape.push_back(x.shape()[i]);
+      strides.push_back(x.strides()[i]);
+    }
+  return record(make_view(x, shape, strides, x.impl().offset), {&x}, [&] { return ReshapeDerivative{x.shape()}; });
+}
+
+Tensor unsqueeze(const Tensor& x, std::int64_t axis) {
+  const int at = normalize_axis("unsqueeze", axis, x.rank() + 1);
+  Shape shape;
+  Strides strides;
+  for (int i = 0; i <= x.rank(); ++i) {
+    if (i == at) {
+      shape.push_back(1);
+      strides.push_back(1);
+    }
+    if (i < x.rank()) {
+      shape.push_back(x.shape()[i]);
+      strides.push_back(x.strides()[i]);
+    }
+  }
+  return record(make_view(x, shape, strides, x.impl().offset), {&x}, [&] { return ReshapeDerivative{x.shape()}; });
+}
+
+Tensor contiguous(const Tensor& x) {
+  if (x.is_contiguous()) return x;
+  return record(compute::contiguous(x), {&x}, [&] { return ReshapeDerivative{x.shape()}; });
+}
+
+Tensor cat(const std::vector<Tensor>& parts, std::int64_t axis) {
+  check(!parts.empty(), "cat", "of no tensors");
+  const int at = normalize_axis("cat", axis, parts.front().rank());
+  DType dtype = parts.front().dtype();
+  for (const Tensor& part : parts) dtype = promote(dtype, part.dtype());
+  std::vector<Tensor> same_type;
+  CatDerivative derivative{at, {}};
+  std::vector<const Tensor*> operands;
+  bool tracks = false;
+  for (const Tensor& part : parts) same_type.push_back(cast(part, dtype));
+  Tensor y = compute::cat(same_type, at);
+  for (const Tensor& part : same_type) {
+    derivative.sizes.push_back(part.shape()[at]);
+    operands.push_back(&part);
+    tracks = tracks || part.requires_grad();
+  }
+  if (!tracks || !grad_enabled()) return y;
+  Ref<Node> node(new OperationNode<CatDerivative>(y, static_cast<int>(parts.size()), std::move(derivative)));
+  attach(*node, y, operands.data(), static_cast<int>(parts.size()), Keep::nothing);
+  y.impl().history = Ref<History>(std::move(node));
+  return y;
+}
+
+Tensor stack(const std::vector<Tensor>& parts, std::int64_t axis) {
+  std::vector<Tensor> raised;
+  for (const Tensor& part : parts) {
+    check(part.shape() == parts.front().shape(), "stack", "shapes ", parts.front().shape(), " and ", part.shape());
+    raised.push_back(unsqueeze(part, axis));
+  }
+  return cat(raised, axis);
+}
+
+std::vector<Tensor> split(const Tensor& x, std::int64_t size, std::int64_t axis) {
+  check(size > 0, "split", "pieces of ", size, ": expected at least 1");
+  const std::int64_t n = x.size(axis);
+  std::vector<Tensor> out;
+  for (std::int64_t at = 0; at < n; at += size) out.push_back(slice(x, axis, at, std::min(n, at + size)));
+  return out;
+}
+
+Tensor gather(const Tensor& x, std::int64_t axis, const Tensor& index) {
+  const int at = normalize_axis("gather", axis, x.rank());
+  return record(compute::gather(x, at, index), {&x, &index}, [&] { return GatherDerivative{at, index, x.shape()}; });
+}
+
+Tensor scatter_add(const Tensor& x, std::int64_t axis, const Tensor& index, const Tensor& source) {
+  const int at = normalize_axis("scatter_add", axis, x.rank());
+  return record(compute::scatter_add(x, at, index, source), {&x, &source, &index},
+                [&] { return ScatterAddDerivative{at, index}; });
+}
+
+Tensor index_select(const Tensor& x, std::int64_t axis, const Tensor& index) {
+  const int at = normalize_axis("index_select", axis, x.rank());
+  return record(compute::index_select(x, at, index), {&x, &index},
+                [&] { return IndexSelectDerivative{at, index, x.shape()[at]}; });
+}
+
+Tensor index_add(const Tensor& source, std::int64_t axis, const Tensor& index, std::int64_t n) {
+  const int at = normalize_axis("index_add", axis, source.rank());
+  return record(compute::index_add(source, at, index, n), {&source, &index},
+                [&] { return IndexAddDerivative{at, index}; });
+}
+
+Tensor one_hot(const Tensor& index, std::int64_t classes, Options options) {
+  check(index.dtype() == DType::i64, "one_hot", "index holds ", index.dtype(), ", expected i64");
+  Shape shape = index.shape();
+  shape.push_back(1);
+  const Tensor at = reshape(index, shape);
+  shape[shape.size() - 1] = classes;
+  return compute::scatter_add(zeros(shape, options), shape.size() - 1, at, ones(at.shape(), options));
+}
+
+Tensor embedding(const Tensor& w, const Tensor& index) {
+  check(w.rank() == 2, "embedding", "weight ", w.shape(), ": expected (rows, width)");
+  Shape shape = index.shape();
+  shape.push_back(w.shape()[1]);
+  Tensor y = compute::index_select(w, 0, reshape(index, {index.numel()}));
+  return record(make_view(y, shape, row_major(shape), 0), {&w, &index},
+                [&] { return EmbeddingDerivative{index, w.shape()[0], w.shape()[1]}; });
+}
+
+}  // namespace stet

@@ -1,0 +1,287 @@
+// The tree of modules: registration, names, freezing, modes, state.
+#include <stet/nn/module.h>
+
+#include <algorithm>
+#include <iomanip>
+#include <sstream>
+
+#include <stet/autograd/node.h>
+#include <stet/tensor/compute.h>
+#include <stet/tensor/error.h>
+
+namespace stet::nn {
+namespace {
+
+std::string join(const std::string& path, const std::string& name) { return path.empty() ? name : path + "." + name; }
+
+/// Writes `source` over `target`: an in-place write, so graphs that saved the old values notice.
+void overwrite(const Tensor& target, const Tensor& source, std::string_view what, const std::string& path) {
+  check(source.defined() && source.shape() == target.shape(), "set", what, " '", path, "' has shape ", target.shape(),
+        ", not ", source.defined() ? source.shape() : Shape{});
+  const NoGrad no_grad;
+  target.copy_(source.detach());
+}
+
+}  // namespace
+
+Parameter::Parameter(Module* owner, std::string name, Tensor initial)
+    : owner_(owner), name_(std::move(name)), value_(std::move(initial)) {
+  check(owner, "Parameter", "'", name_, "' needs an owner");
+  check(is_floating(value_.dtype()), "Parameter", "'", name_, "' holds ", value_.dtype(), ": expected a floating dtype");
+  owner->adopt("parameter", name_);
+  value_ = value_.detach();
+  value_.set_requires_grad();
+  owner->parameters_.push_back(this);
+  static_cast<Leaf*>(node_of(value_))->label = path();
+}
+
+Parameter::~Parameter() { std::erase(owner_->parameters_, this); }
+
+std::string Parameter::path() const { return join(owner_->path(), name_); }
+
+void Parameter::set_trainable(bool on) {
+  if (on == trainable_) return;
+  trainable_ = on;
+  value_.set_requires_grad(on);
+  if (on) static_cast<Leaf*>(node_of(value_))->label = path();
+}
+
+void Parameter::zero_grad() {
+  if (trainable_) value_.set_grad(Tensor());
+}
+
+void Parameter::set(const Tensor& value) { overwrite(value_, value, "parameter", path()); }
+
+Buffer::Buffer(Module* owner, std::string name, Tensor initial)
+    : owner_(owner), name_(std::move(name)), value_(initial.detach()) {
+  check(owner, "Buffer", "'", name_, "' needs an owner");
+  owner->adopt("buffer", name_);
+  owner->buffers_.push_back(this);
+}
+
+Buffer::~Buffer() { std::erase(owner_->buffers_, this); }
+std::string Buffer::path() const { return join(owner_->path(), name_); }
+void Buffer::set(const Tensor& value) { overwrite(value_, value, "buffer", path()); }
+
+Module::Module(Module* parent, std::string name) : parent_(parent), name_(std::move(name)) {
+  check(parent, "Module", "'", name_, "' needs a parent: a root is made without arguments");
+  parent->adopt("module", name_);
+  training_ = parent->training_;
+  parent->children_.push_back(this);
+}
+
+Module::~Module() {
+  if (parent_) std::erase(parent_->children_, this);
+  for (Module* child : children_) child->parent_ = nullptr;
+}
+
+void Module::adopt(std::string_view kind, const std::string& name) const {
+  check(!name.empty() && name.find('.') == std::string::npos, "Module", kind, " name '", name,
+        "': expected a name without dots");
+  const auto taken = [&](const auto& list) {
+    return std::any_of(list.begin(), list.end(), [&](const auto* part) { return part->name_ == name; });
+  };
+  check(!taken(children_) && !taken(parameters_) && !taken(buffers_), "Module", "'", path(), "' already has a part named '",
+        name, "'");
+}
+
+std::string Module::path() const { return parent_ ? join(parent_->path(), name_) : std::string(); }
+
+template <class Visit>
+void Module::visit(const Visit& visit_module) const {
+  visit_module(*this);
+  for (const Module* child : children_) child->visit(visit_module);
+}
+
+std::vector<Parameter*> Module::parameters() const {
+  std::vector<Parameter*> out;
+  visit([&](const Module& m) { out.insert(out.end(), m.parameters_.begin(), m.parameters_.end()); });
+  return out;
+}
+
+std::vector<Parameter*> Module::trainable_parameters() const {
+  std::vector<Parameter*> out = parameters();
+  std::erase_if(out, [](const Parameter* p) { return !p->trainable(); });
+  return out;
+}
+
+std::vector<Buffer*> Module::buffers() const {
+  std::vector<Buffer*> out;
+  visit([&](const Module& m) { out.insert(out.end(), m.buffers_.begin(), m.buffers_.end()); });
+  return out;
+}
+
+std::string Module::relative(const std::string& full) const {
+  const std::string mine = path();
+  return mine.empty() ? full : full.substr(mine.size() + 1);
+}
+
+Parameter& Module::parameter(std::string_view wanted) const {
+  std::string known;
+  for (Parameter* p : parameters()) {
+    const std::string name = relative(p->path());
+    if (name == wanted) return *p;
+    known += (known.empty() ? "" : ", ") + name;
+  }
+  fail("parameter", "no parameter '", wanted, "'; known: ", known);
+}
+
+std::int64_t Module::count() const {
+  std::int64_t n = 0;
+  for (const Parameter* p : parameters()) n += p->numel();
+  return n;
+}
+
+std::int64_t Module::count_trainable() const {
+  std::int64_t n = 0;
+  for (const Parameter* p : trainable_parameters()) n += p->numel();
+  return n;
+}
+
+namespace {
+
+int set_matching(const Module& module, std::string_view op, std::string_view glob, bool trainable) {
+  const std::string prefix = module.path().empty() ? "" : module.path() + ".";
+  int matched = 0;
+  for (Parameter* p : module.parameters())
+    if (glob_match(glob, p->path().substr(prefix.size()))) {
+      p->set_trainable(trainable);
+      ++matched;
+    }
+  check(matched > 0, op, "no parameter matches '", glob, "'");
+  return matched;
+}
+
+}  // namespace
+
+int Module::freeze(std::string_view glob) { return set_matching(*this, "freeze", glob, false); }
+int Module::unfreeze(std::string_view glob) { return set_matching(*this, "unfreeze", glob, true); }
+
+void Module::train(bool on) {
+  training_ = on;
+  for (Module* child : children_) child->train(on);
+}
+
+void Module::zero_grad() {
+  for (Parameter* p : parameters()) p->zero_grad();
+}
+
+State Module::state() const {
+  const NoGrad no_grad;
+  State out;
+  for (const Parameter* p : parameters()) out[relative(p->path())] = p->value().clone();
+  for (const Buffer* b : buffers()) out[relative(b->path())] = b->value().clone();
+  return out;
+}
+
+std::vector<std::string> Module::load(const State& state, bool strict) {
+  struct Target {
+    Parameter* parameter = nullptr;
+    Buffer* buffer = nullptr;
+  };
+  std::map<std::string, Target> targets;
+  for (Parameter* p : parameters()) targets[relative(p->path())].parameter = p;
+  for (Buffer* b : buffers()) targets[relative(b->path())].buffer = b;
+  std::vector<std::string> left_out;
+  std::ostringstream problems;
+  for (const auto& [name, target] : targets) {
+    const Shape& wanted = (target.parameter ? target.parameter->value() : target.buffer->value()).shape();
+    const auto found = state.find(name);
+    if (found == state.end()) problems << "\n  missing: " << name << ' ' << wanted;
+    else if (!(found->second.shape() == wanted))
+      problems << "\n  mismatched: " << name << " is " << found->second.shape() << ", the model has " << wanted;
+    else continue;
+    left_out.push_back(name);
+  }
+  for (const auto& [name, value] : state)
+    if (!targets.contains(name)) {
+      problems << "\n  unexpected: " << name << ' ' << value.shape();
+      left_out.push_back(name);
+    }
+  check(!strict || left_out.empty(), "load", left_out.size(), " names do not fit the model:", problems.str());
+  for (const auto& [name, value] : state) {
+    if (std::find(left_out.begin(), left_out.end(), name) != left_out.end()) continue;
+    const Target& target = targets.at(name);
+    if (target.parameter) target.parameter->set(value);
+    else target.buffer->set(value);
+  }
+  return left_out;
+}
+
+bool glob_match(std::string_view pattern, std::string_view text) {
+  std::size_t p = 0, t = 0, star = std::string_view::npos, mark = 0;
+  while (t < text.size()) {
+    if (p < pattern.size() && (pattern[p] == '?' || pattern[p] == text[t]) && pattern[p] != '*') {
+      ++p;
+      ++t;
+    } else if (p < pattern.size() && pattern[p] == '*') {
+      star = p++;
+      mark = t;
+    } else if (star != std::string_view::npos) {
+      p = star + 1;
+      t = ++mark;
+    } else {
+      return false;
+    }
+  }
+  while (p < pattern.size() && pattern[p] == '*') ++p;
+  return p == pattern.size();
+}
+
+namespace {
+
+void collect_modes(Module& module, std::vector<std::pair<Module*, bool>>& modes) {
+  modes.emplace_back(&module, module.is_training());
+  for (Module* child : module.children()) collect_modes(*child, modes);
+}
+
+}  // namespace
+
+EvalScope::EvalScope(Module& module) {
+  collect_modes(module, modes_);
+  module.eval();
+}
+EvalScope::~EvalScope() {
+  // Outer modules first: train() reaches down, and each inner module then gets its own mode back.
+  for (const auto& [module, mode] : modes_) module->train(mode);
+}
+
+std::string with_commas(std::int64_t value) {
+  const std::string digits = std::to_string(value);
+  std::string out;
+  for (std::size_t i = 0; i < digits.size(); ++i) {
+    if (i > 0 && (digits.size() - i) % 3 == 0 && digits[i - 1] != '-') out.push_back(',');
+    out.push_back(digits[i]);
+  }
+  return out;
+}
+
+std::string summary(const Module& module) {
+  struct Row {
+    std::string name, shape, count, trainable;
+  };
+  std::vector<Row> rows{{"parameter", "shape", "count", "trainable"}};
+  std::size_t name_width = 0, shape_width = 0, count_width = 0;
+  const std::string prefix = module.path().empty() ? "" : module.path() + ".";
+  for (const Parameter* p : module.parameters()) {
+    std::ostringstream shape;
+    shape << p->shape();
+    rows.push_back({p->path().substr(prefix.size()), shape.str(), with_commas(p->numel()), p->trainable() ? "yes" : "no"});
+  }
+  for (const Row& row : rows) {
+    name_width = std::max(name_width, row.name.size());
+    shape_width = std::max(shape_width, row.shape.size());
+    count_width = std::max(count_width, row.count.size());
+  }
+  std::ostringstream out;
+  for (const Row& row : rows)
+    out << std::left << std::setw(static_cast<int>(name_width)) << row.name << "  "
+        << std::setw(static_cast<int>(shape_width)) << row.shape << "  " << std::right
+        << std::setw(static_cast<int>(count_width)) << row.count << "  " << row.trainable << '\n';
+  const std::int64_t trainable = module.count_trainable();
+  out << "Frozen params: " << with_commas(module.count() - trainable)
+      << "   Trainable params: " << with_commas(trainable) << '\n';
+  return out.str();
+}
+
+}  // namespace stet::nn

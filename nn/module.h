@@ -1,0 +1,150 @@
+// Module and Parameter: a tree of named parts. A parameter's address and dotted name are its identity: neither can
+// be copied or moved. `trainable` belongs to the parameter and is untouched by train() and eval().
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <stet/autograd/ops.h>
+#include <stet/tensor/tensor.h>
+
+namespace stet::nn {
+
+class Module;
+
+/// A tensor that a model learns. Registers itself with its owner under a name without dots.
+class Parameter {
+ public:
+  Parameter(Module* owner, std::string name, Tensor initial);
+  ~Parameter();
+  Parameter(const Parameter&) = delete;
+  Parameter& operator=(const Parameter&) = delete;
+
+  /// The tensor itself; part of the graph while the parameter is trainable.
+  const Tensor& value() const { return value_; }
+  operator const Tensor&() const { return value_; }
+  /// Dotted path from the root of the model: "encoder.weight".
+  std::string path() const;
+  const std::string& name() const { return name_; }
+  const Shape& shape() const { return value_.shape(); }
+  std::int64_t numel() const { return value_.numel(); }
+
+  bool trainable() const { return trainable_; }
+  /// A frozen parameter asks for no gradient, so none is computed for it.
+  void set_trainable(bool on);
+  Tensor grad() const { return trainable_ ? value_.grad() : Tensor(); }
+  void zero_grad();
+  /// Copies new values in; shape must be equal, the dtype is converted.
+  void set(const Tensor& value);
+
+ private:
+  friend class Module;
+  Module* owner_;
+  std::string name_;
+  Tensor value_;
+  bool trainable_ = true;
+};
+
+/// State that is saved with the model but never optimised.
+class Buffer {
+ public:
+  Buffer(Module* owner, std::string name, Tensor initial);
+  ~Buffer();
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  const Tensor& value() const { return value_; }
+  operator const Tensor&() const { return value_; }
+  std::string path() const;
+  void set(const Tensor& value);
+
+ private:
+  friend class Module;
+  Module* owner_;
+  std::string name_;
+  Tensor value_;
+};
+
+/// Copies of a model's parameters and buffers by dotted name.
+using State = std::map<std::string, Tensor>;
+
+class Module {
+ public:
+  Module() = default;
+  /// A child: `nn::Linear fc1{this, "fc1", 784, 256}` as a member, or attached to a model that exists already.
+  Module(Module* parent, std::string name);
+  virtual ~Module();
+  Module(const Module&) = delete;
+  Module& operator=(const Module&) = delete;
+
+  /// Dotted path from the root; empty for the root itself.
+  std::string path() const;
+  Module* parent() const { return parent_; }
+  /// In the order in which they were constructed, depth first.
+  std::vector<Parameter*> parameters() const;
+  std::vector<Parameter*> trainable_parameters() const;
+  std::vector<Buffer*> buffers() const;
+  std::vector<Module*> children() const { return children_; }
+  /// The parameter of that path relative to this module; an Error that lists the known names.
+  Parameter& parameter(std::string_view path) const;
+  /// Elements of all (trainable) parameters.
+  std::int64_t count() const;
+  std::int64_t count_trainable() const;
+
+  /// Freezes (unfreezes) the parameters whose path relative to this module matches a glob: `*` any characters,
+  /// `?` one. Returns how many matched; none is an Error, since the name is then probably misspelt.
+  int freeze(std::string_view glob = "*");
+  int unfreeze(std::string_view glob = "*");
+
+  /// Training mode (dropout active) for this module and its children. Does not touch `trainable`.
+  void train(bool on = true);
+  void eval() { train(false); }
+  bool is_training() const { return training_; }
+
+  void zero_grad();
+  /// Copies of all parameters and buffers, paths relative to this module.
+  State state() const;
+  /// Puts a state back. Strict: an Error lists all missing, unexpected and mismatched names together. Otherwise
+  /// what fits is loaded and the names left out are returned.
+  std::vector<std::string> load(const State& state, bool strict = true);
+
+ private:
+  friend class Parameter;
+  friend class Buffer;
+  void adopt(std::string_view kind, const std::string& name) const;
+  std::string relative(const std::string& path) const;
+  template <class Visit>
+  void visit(const Visit& visit_module) const;
+
+  Module* parent_ = nullptr;
+  std::string name_;
+  bool training_ = true;
+  std::vector<Module*> children_;
+  std::vector<Parameter*> parameters_;
+  std::vector<Buffer*> buffers_;
+};
+
+/// `*` any run of characters, `?` one character, everything else itself.
+bool glob_match(std::string_view pattern, std::string_view text);
+
+/// Puts a module (and its children) into evaluation mode for a scope and restores every module's own mode after.
+class EvalScope {
+ public:
+  explicit EvalScope(Module& module);
+  ~EvalScope();
+  EvalScope(const EvalScope&) = delete;
+  EvalScope& operator=(const EvalScope&) = delete;
+
+ private:
+  std::vector<std::pair<Module*, bool>> modes_;
+};
+
+/// A table for people: name, shape, count, trainable, and the totals as
+/// "Frozen params: 8,320   Trainable params: 258".
+std::string summary(const Module& module);
+/// 8320 -> "8,320".
+std::string with_commas(std::int64_t value);
+
+}  // namespace stet::nn

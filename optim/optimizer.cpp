@@ -1,0 +1,299 @@
+// The optimizer base: one step in order, penalties, masks, state.
+#include <stet/optim/optimizer.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <sstream>
+
+#include <stet/tensor/compute.h>
+#include <stet/tensor/error.h>
+
+namespace stet::optim {
+namespace {
+
+template <class List>
+auto find_id(List& list, const std::string& id) {
+  return std::find_if(list.begin(), list.end(), [&](const auto& item) { return item.first == id; });
+}
+
+Tensor find(const nn::State& state, const std::string& name) {
+  const auto it = state.find(name);
+  return it == state.end() ? Tensor() : it->second;
+}
+
+void check_fits(std::string_view what, const std::string& name, const Tensor& value, const nn::Parameter& p) {
+  check(value.shape() == p.shape(), "set_penalty", what, " of '", name, "' has shape ", value.shape(),
+        ", the parameter ", p.shape());
+}
+
+}  // namespace
+
+Tensor Slot::gradient() const {
+  Tensor g = grad_scale_ == 1 ? raw_gradient_ : raw_gradient_ * grad_scale_;
+  if (clip_value_ > 0) g = clamp(g, -clip_value_, clip_value_);
+  if (!anchor_.defined()) return g;
+  const Tensor pull = (parameter_ - anchor_) * penalty_;
+  return g + (importance_.defined() ? pull * importance_ : pull);
+}
+
+void Slot::fused(std::size_t rule, int states, UpdateOptions options) const {
+  Update job;
+  const Tensor g = compute::contiguous(raw_gradient_);
+  job.dtype = parameter_.dtype();
+  job.count = parameter_.numel();
+  job.parameter = parameter_.raw_mutable();
+  job.gradient = g.raw();
+  for (int i = 0; i < states; ++i) job.state[i] = state(static_cast<std::size_t>(i)).raw_mutable();
+  job.importance = importance_.defined() ? importance_.raw() : nullptr;
+  job.anchor = anchor_.defined() ? anchor_.raw() : nullptr;
+  if (mask_) job.mask = mask_->view();
+  job.options = options;
+  job.options.grad_scale = grad_scale_;
+  job.options.clip_value = clip_value_;
+  job.options.penalty = penalty_;
+  if (job.count) kernels(parameter_.device()).update[rule](job);
+  parameter_.impl().storage->bump_version();
+}
+
+void Slot::assign(const Tensor& parameter, const std::vector<Tensor>& state) const {
+  check(state.size() == state_->size(), "assign", state.size(), " state tensors for ", state_->size());
+  const Tensor may_change = mask_ ? mask_->to_tensor() : Tensor();
+  const auto put = [&](const Tensor& target, const Tensor& value) {
+    target.copy_(may_change.defined() ? where(may_change, value, target) : value);
+  };
+  put(parameter_, parameter);
+  for (std::size_t i = 0; i < state.size(); ++i) put(this->state(i), state[i]);
+}
+
+void Optimizer::add_group(std::size_t group, const std::vector<nn::Parameter*>& parameters) {
+  check(group < group_count_, "add_parameters", "group ", group, " of ", group_count_);
+  for (nn::Parameter* p : parameters) {
+    const std::string name = p->path();
+    for (const Entry& e : entries_)
+      check(e.parameter != p && e.name != name, "optimizer", "parameter '", name, "' is in it already");
+    check(p->value().dtype() == DType::f32 || p->value().dtype() == DType::f64, "optimizer", "parameter '", name,
+          "' holds ", p->value().dtype(), ", expected f32 or f64");
+    entries_.push_back({p, group, name, 0, {}});
+  }
+}
+
+void Optimizer::add_parameters(const std::vector<nn::Parameter*>& parameters, std::size_t group) {
+  add_group(group, parameters);
+  combine_penalties();
+}
+
+std::vector<nn::Parameter*> Optimizer::parameters() const {
+  std::vector<nn::Parameter*> out;
+  for (const Entry& e : entries_) out.push_back(e.parameter);
+  return out;
+}
+
+void Optimizer::zero_grad() {
+  for (Entry& e : entries_) e.parameter->zero_grad();
+}
+
+void Optimizer::set_mask(const std::string& name, Mask mask) {
+  const auto it = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.name == name; });
+  check(it != entries_.end(), "set_mask", "no parameter '", name, "' in this optimizer");
+  check(mask.shape() == it->parameter->shape(), "set_mask", "mask ", mask.shape(), " for parameter '", name, "' ",
+        it->parameter->shape());
+  masks_.insert_or_assign(name, std::move(mask));
+}
+
+const Mask* Optimizer::mask(const std::string& name) const {
+  const auto it = masks_.find(name);
+  return it == masks_.end() ? nullptr : &it->second;
+}
+
+void Optimizer::clip_norm(double norm) {
+  check(norm >= 0, "clip_norm", norm, " is negative");
+  clip_norm_ = norm;
+}
+void Optimizer::clip_value(double value) {
+  check(value >= 0, "clip_value", value, " is negative");
+  clip_value_ = value;
+}
+
+void Optimizer::add_transform(std::string id, GradientTransform transform) {
+  check(find_id(transforms_, id) == transforms_.end(), "add_transform", "'", id, "' is there already");
+  transforms_.emplace_back(std::move(id), std::move(transform));
+}
+void Optimizer::remove_transform(const std::string& id) {
+  const auto it = find_id(transforms_, id);
+  check(it != transforms_.end(), "remove_transform", "no transform '", id, "'");
+  transforms_.erase(it);
+}
+
+void Optimizer::set_penalty(const std::string& id, QuadraticPenalty penalty) {
+  check(penalty.strength >= 0, "set_penalty", "strength ", penalty.strength, " of '", id, "' is negative");
+  for (const Entry& e : entries_) {
+    if (const Tensor t = find(penalty.importance, e.name); t.defined()) check_fits("importance", e.name, t, *e.parameter);
+    if (const Tensor t = find(penalty.anchor, e.name); t.defined()) check_fits("anchor", e.name, t, *e.parameter);
+  }
+  penalties_.insert_or_assign(id, std::move(penalty));
+  combine_penalties();
+}
+
+void Optimizer::remove_penalty(const std::string& id) {
+  check(penalties_.erase(id) == 1, "remove_penalty", "no penalty '", id, "'");
+  combine_penalties();
+}
+
+/// Several penalties on one parameter act like one: sum_k l_k O_k (t - t_k) = A (t - C) with A = sum l_k O_k and
+/// C = sum l_k O_k t_k / A. The update then reads two tensors, however many tasks there were.
+void Optimizer::combine_penalties() {
+  const NoGrad no_grad;
+  combined_.clear();
+  for (const Entry& e : entries_) {
+    Combined sum;
+    int parts = 0;
+    const Options options = e.parameter->value().options();
+    Tensor weighted;  // sum l_k O_k t_k
+    for (const auto& [id, p] : penalties_) {
+      const Tensor anchor = find(p.anchor, e.name);
+      if (!anchor.defined() || p.strength == 0) continue;
+      const Tensor importance = find(p.importance, e.name);
+      const Tensor scale =
+          importance.defined() ? cast(importance, options.dtype) : full(e.parameter->shape(), 1, options);
+      if (++parts == 1) {
+        sum = {p.strength, importance.defined() ? contiguous(scale) : Tensor(), contiguous(cast(anchor, options.dtype))};
+        weighted = scale * anchor * p.strength;
+        continue;
+      }
+      const Tensor before = sum.importance.defined() ? sum.importance : full(e.parameter->shape(), 1, options);
+      sum.importance = before * sum.strength + scale * p.strength;
+      sum.strength = 1;
+      weighted = weighted + scale * anchor * p.strength;
+      const Tensor zero = sum.importance * 0.0;
+      sum.anchor = where(equal(sum.importance, zero), zero, weighted / sum.importance);
+    }
+    if (parts) combined_.insert_or_assign(e.name, std::move(sum));
+  }
+}
+
+double Optimizer::penalty_value() const {
+  const NoGrad no_grad;
+  double total = 0;
+  for (const Entry& e : entries_)
+    for (const auto& [id, p] : penalties_) {
+      const Tensor anchor = find(p.anchor, e.name), importance = find(p.importance, e.name);
+      if (!anchor.defined()) continue;
+      const Tensor squares = square(e.parameter->value() - anchor);
+      total += p.strength / 2 * sum(importance.defined() ? squares * importance : squares).item();
+    }
+  return total;
+}
+
+std::vector<NamedGradient> Optimizer::gather() const {
+  std::vector<NamedGradient> out;
+  for (const Entry& e : entries_) {
+    if (!e.parameter->trainable()) continue;
+    const Mask* m = mask(e.name);
+    if (m && m->is_none()) continue;
+    if (Tensor g = e.parameter->grad(); g.defined()) out.push_back({e.name, e.parameter, std::move(g)});
+  }
+  return out;
+}
+
+double Optimizer::clip_factor(const std::vector<NamedGradient>& gradients) {
+  if (clip_norm_ == 0) return 1;
+  double squares = 0;
+  for (const NamedGradient& g : gradients) {
+    const Mask* m = mask(g.name);
+    const Tensor counted = m && !m->is_all() ? where(m->to_tensor(), g.gradient, g.gradient * 0.0) : g.gradient;
+    squares += sum(square(counted)).item();
+  }
+  last_norm_ = std::sqrt(squares);
+  return last_norm_ > clip_norm_ ? clip_norm_ / (last_norm_ + 1e-6) : 1;
+}
+
+void Optimizer::update_entry(Entry& entry, const Tensor& gradient, double scale) {
+  if (entry.state.empty()) entry.state = init(entry.parameter->value(), entry.group);
+  Slot slot;
+  slot.parameter_ = entry.parameter->value();
+  slot.raw_gradient_ = gradient;
+  slot.state_ = &entry.state;
+  slot.step_ = ++entry.step;
+  slot.lr_factor_ = schedule_ ? schedule_(steps_) : 1;
+  slot.grad_scale_ = scale;
+  slot.clip_value_ = clip_value_;
+  const Mask* m = mask(entry.name);
+  slot.mask_ = m && !m->is_all() ? m : nullptr;
+  if (const auto it = combined_.find(entry.name); it != combined_.end()) {
+    slot.penalty_ = it->second.strength;
+    slot.importance_ = it->second.importance;
+    slot.anchor_ = it->second.anchor;
+  }
+  update(slot, entry.group);
+}
+
+void Optimizer::step() {
+  const NoGrad no_grad;
+  std::vector<NamedGradient> gradients = gather();
+  for (const auto& [id, transform] : transforms_) transform(gradients);
+  const double scale = clip_factor(gradients);
+  for (const NamedGradient& g : gradients) {
+    const auto entry = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.parameter == g.parameter; });
+    check(entry != entries_.end() && g.gradient.shape() == g.parameter->shape(), "step",
+          "a gradient transform gave '", g.name, "' a gradient ", g.gradient.shape());
+    update_entry(*entry, g.gradient, scale);
+  }
+  ++steps_;
+}
+
+std::vector<Tensor> Optimizer::init(const Tensor& parameter, std::size_t group) const {
+  std::vector<Tensor> out;
+  for (std::size_t i = 0; i < state_names(group).size(); ++i) out.push_back(zeros(parameter.shape(), parameter.options()));
+  return out;
+}
+
+nn::State Optimizer::state() const {
+  nn::State out;
+  const auto number = [](std::int64_t value) { return tensor(std::vector<std::int64_t>{value}, {}); };
+  out["steps"] = number(steps_);
+  for (const Entry& e : entries_) {
+    out[e.name + "/step"] = number(e.step);
+    const auto names = state_names(e.group);
+    for (std::size_t i = 0; i < e.state.size(); ++i) out[e.name + "/" + names[i]] = e.state[i].clone();
+    if (const Mask* m = mask(e.name)) out[e.name + "/mask"] = m->to_tensor();
+  }
+  return out;
+}
+
+void Optimizer::load(const nn::State& state) {
+  std::ostringstream problems;
+  std::map<std::string, bool> known{{"steps", true}};
+  const auto want = [&](const std::string& key, const Shape& shape, DType dtype) {
+    known[key] = true;
+    const Tensor found = find(state, key);
+    if (!found.defined()) problems << "\n  missing: " << key;
+    else if (!(found.shape() == shape) || found.dtype() != dtype)
+      problems << "\n  mismatched: " << key << " is " << found.dtype() << ' ' << found.shape() << ", expected "
+               << dtype << ' ' << shape;
+  };
+  want("steps", {}, DType::i64);
+  for (const Entry& e : entries_) {
+    want(e.name + "/step", {}, DType::i64);
+    const Tensor step = find(state, e.name + "/step");
+    if (step.defined() && step.numel() == 1 && step.item() > 0)
+      for (const std::string& name : state_names(e.group))
+        want(e.name + "/" + name, e.parameter->shape(), e.parameter->value().dtype());
+    if (state.contains(e.name + "/mask")) want(e.name + "/mask", e.parameter->shape(), DType::boolean);
+  }
+  for (const auto& [key, value] : state)
+    if (!known.contains(key)) problems << "\n  unexpected: " << key;
+  check(problems.str().empty(), "load", "the optimizer state does not fit:", problems.str());
+  const NoGrad no_grad;
+  steps_ = static_cast<std::int64_t>(state.at("steps").item());
+  for (Entry& e : entries_) {
+    e.step = static_cast<std::int64_t>(state.at(e.name + "/step").item());
+    e.state.clear();
+    if (e.step > 0)
+      for (const std::string& name : state_names(e.group)) e.state.push_back(state.at(e.name + "/" + name).clone());
+    if (const Tensor m = find(state, e.name + "/mask"); m.defined()) masks_.insert_or_assign(e.name, Mask::elements(m));
+    else masks_.erase(e.name);
+  }
+}
+
+}  // namespace stet::optim

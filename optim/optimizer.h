@@ -1,0 +1,155 @@
+// The base of all optimizers: parameter groups, masks, freezing, clipping, gradient transforms, quadratic
+// penalties, schedules, step counts and state. A concrete optimizer supplies init() and update().
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <stet/nn/module.h>
+#include <stet/optim/mask.h>
+#include <stet/tensor/updates.h>
+
+namespace stet::optim {
+
+/// Parameters that share options. The options are complete: nothing is merged with anything.
+template <class Options>
+struct Group {
+  std::vector<nn::Parameter*> parameters;
+  Options options;
+};
+
+/// A parameter's gradient on its way to the update. Transforms may replace it; they must not write into it.
+struct NamedGradient {
+  std::string name;
+  nn::Parameter* parameter;
+  Tensor gradient;
+};
+/// Sees the gradients of all parameters that take part in this step, between backward and update (GEM, PCGrad).
+using GradientTransform = std::function<void(std::vector<NamedGradient>&)>;
+
+/// strength / 2 * sum importance (theta - anchor)^2, by parameter name. Its gradient is added inside the update,
+/// after transforms and clipping. A parameter without importance counts 1 everywhere (L2-SP); one without an
+/// anchor is left alone.
+struct QuadraticPenalty {
+  double strength = 1;
+  nn::State importance, anchor;
+};
+
+/// A factor on every group's learning rate, as a function of the steps taken before (0, 1, ...).
+using Schedule = std::function<double(std::int64_t)>;
+
+class Optimizer;
+
+/// One parameter's update, handed to a concrete optimizer.
+class Slot {
+ public:
+  const Tensor& parameter() const { return parameter_; }
+  /// After transforms, clipping and penalties. A fused update does not need it materialised.
+  Tensor gradient() const;
+  Tensor& state(std::size_t i) const { return (*state_)[i]; }
+  std::int64_t step() const { return step_; }  ///< 1 at the parameter's first update
+  double lr_factor() const { return lr_factor_; }
+
+  /// One pass over memory with a rule of tensor/updates.h; honours mask, clipping and penalty.
+  template <class Rule>
+  void fused(UpdateOptions options) const {
+    fused(UpdateRules::index<Rule>, Rule::states, options);
+  }
+  /// For an optimizer written in tensor operations: new values; masked elements keep theirs.
+  void assign(const Tensor& parameter, const std::vector<Tensor>& state) const;
+
+ private:
+  friend class Optimizer;
+  void fused(std::size_t rule, int states, UpdateOptions options) const;
+
+  Tensor parameter_, raw_gradient_, importance_, anchor_;
+  std::vector<Tensor>* state_ = nullptr;
+  const Mask* mask_ = nullptr;
+  std::int64_t step_ = 0;
+  double lr_factor_ = 1, grad_scale_ = 1, clip_value_ = 0, penalty_ = 0;
+};
+
+class Optimizer {
+ public:
+  virtual ~Optimizer() = default;
+  Optimizer(const Optimizer&) = delete;
+  Optimizer& operator=(const Optimizer&) = delete;
+
+  /// Updates every parameter that is trainable and has a gradient; the others are left alone, state included.
+  void step();
+  void zero_grad();
+
+  /// Only the elements that the mask allows may change from now on. An Error when no parameter has that name.
+  void set_mask(const std::string& name, Mask mask);
+  void clear_mask(const std::string& name) { masks_.erase(name); }
+  const Mask* mask(const std::string& name) const;
+
+  /// Scales all gradients so that their joint 2-norm is at most `norm`; masked elements do not count. 0: off.
+  void clip_norm(double norm);
+  /// Clamps every gradient element to [-value, value]. 0: off.
+  void clip_value(double value);
+  void set_schedule(Schedule schedule) { schedule_ = std::move(schedule); }
+  void add_transform(std::string id, GradientTransform transform);
+  void remove_transform(const std::string& id);
+
+  /// A penalty under a name of its own; setting it again replaces it.
+  void set_penalty(const std::string& id, QuadraticPenalty penalty);
+  void remove_penalty(const std::string& id);
+  /// Value of all penalties at the present parameters.
+  double penalty_value() const;
+
+  std::int64_t steps() const { return steps_; }
+  double last_grad_norm() const { return last_norm_; }  ///< before clipping; only known when clip_norm is on
+  std::vector<nn::Parameter*> parameters() const;
+  /// Adds parameters to an existing group, for heads that grow.
+  void add_parameters(const std::vector<nn::Parameter*>& parameters, std::size_t group = 0);
+
+  /// Everything a resumed run needs, keyed by parameter name: "fc1.weight/m", "fc1.weight/step", masks, "steps".
+  nn::State state() const;
+  /// Strict about names and shapes: an Error lists what does not fit and changes nothing.
+  void load(const nn::State& state);
+
+ protected:
+  explicit Optimizer(std::size_t groups) : group_count_(groups) {}
+  void add_group(std::size_t group, const std::vector<nn::Parameter*>& parameters);
+
+  /// Names of the state tensors of a parameter in that group.
+  virtual std::vector<std::string> state_names(std::size_t group) const = 0;
+  /// Fresh state for a parameter; zeros unless overridden. Shapes must equal the parameter's.
+  virtual std::vector<Tensor> init(const Tensor& parameter, std::size_t group) const;
+  virtual void update(const Slot& slot, std::size_t group) const = 0;
+
+ private:
+  struct Entry {
+    nn::Parameter* parameter;
+    std::size_t group;
+    std::string name;
+    std::int64_t step = 0;
+    std::vector<Tensor> state;
+  };
+  struct Combined {
+    double strength = 0;
+    Tensor importance, anchor;
+  };
+
+  std::vector<NamedGradient> gather() const;
+  double clip_factor(const std::vector<NamedGradient>& gradients);
+  void combine_penalties();
+  void update_entry(Entry& entry, const Tensor& gradient, double scale);
+
+  std::size_t group_count_;
+  std::vector<Entry> entries_;
+  std::map<std::string, Mask> masks_;
+  std::map<std::string, QuadraticPenalty> penalties_;
+  std::map<std::string, Combined> combined_;
+  std::vector<std::pair<std::string, GradientTransform>> transforms_;
+  Schedule schedule_;
+  double clip_norm_ = 0, clip_value_ = 0, last_norm_ = 0;
+  std::int64_t steps_ = 0;
+};
+
+}  // namespace stet::optim

@@ -1,0 +1,128 @@
+// Concrete optimizers fill in coefficients; the arithmetic is tensor/updates.h.
+#include <stet/optim/optimizers.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include <stet/tensor/error.h>
+
+namespace stet::optim {
+namespace {
+
+void check_common(std::string_view op, double lr, double weight_decay) {
+  check(lr >= 0, op, "lr ", lr, " is negative");
+  check(weight_decay >= 0, op, "weight decay ", weight_decay, " is negative");
+}
+
+}  // namespace
+
+Sgd::Sgd(std::vector<Group<SgdOptions>> groups) : Optimizer(groups.size()) {
+  for (std::size_t i = 0; i < groups.size(); ++i) {
+    const SgdOptions& o = groups[i].options;
+    check_common("Sgd", o.lr, o.weight_decay);
+    check(o.momentum >= 0, "Sgd", "momentum ", o.momentum, " is negative");
+    check(!o.nesterov || (o.momentum > 0 && o.dampening == 0), "Sgd",
+          "Nesterov needs momentum and no dampening, got momentum ", o.momentum, " and dampening ", o.dampening);
+    options_.push_back(o);
+    add_group(i, groups[i].parameters);
+  }
+}
+
+std::vector<std::string> Sgd::state_names(std::size_t group) const {
+  if (options_[group].momentum == 0) return {};
+  return {"momentum"};
+}
+
+void Sgd::update(const Slot& slot, std::size_t group) const {
+  const SgdOptions& o = options_[group];
+  UpdateOptions u;
+  u.lr = o.lr * slot.lr_factor();
+  u.weight_decay = o.weight_decay;
+  if (o.momentum == 0) return slot.fused<PlainSgdRule>(u);
+  u.momentum = o.momentum;
+  u.dampening = o.dampening;
+  u.nesterov = o.nesterov;
+  u.first_step = slot.step() == 1;
+  slot.fused<SgdRule>(u);
+}
+
+Adagrad::Adagrad(std::vector<Group<AdagradOptions>> groups) : Optimizer(groups.size()) {
+  for (std::size_t i = 0; i < groups.size(); ++i) {
+    check_common("Adagrad", groups[i].options.lr, groups[i].options.weight_decay);
+    options_.push_back(groups[i].options);
+    add_group(i, groups[i].parameters);
+  }
+}
+
+std::vector<Tensor> Adagrad::init(const Tensor& parameter, std::size_t group) const {
+  return {full(parameter.shape(), options_[group].initial_accumulator, parameter.options())};
+}
+
+void Adagrad::update(const Slot& slot, std::size_t group) const {
+  const AdagradOptions& o = options_[group];
+  UpdateOptions u;
+  u.lr = o.lr * slot.lr_factor() / (1 + static_cast<double>(slot.step() - 1) * o.lr_decay);
+  u.weight_decay = o.weight_decay;
+  u.eps = o.eps;
+  slot.fused<AdagradRule>(u);
+}
+
+Adam::Adam(std::vector<Group<AdamOptions>> groups, bool decoupled) : Optimizer(groups.size()), decoupled_(decoupled) {
+  const std::string_view op = decoupled ? "AdamW" : "Adam";
+  for (std::size_t i = 0; i < groups.size(); ++i) {
+    const AdamOptions& o = groups[i].options;
+    check_common(op, o.lr, o.weight_decay);
+    check(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1, op, "betas ", o.beta1, " and ", o.beta2,
+          ": expected 0 <= beta < 1");
+    options_.push_back(o);
+    add_group(i, groups[i].parameters);
+  }
+}
+
+std::vector<std::string> Adam::state_names(std::size_t group) const {
+  if (options_[group].amsgrad) return {"m", "v", "v_max"};
+  return {"m", "v"};
+}
+
+void Adam::update(const Slot& slot, std::size_t group) const {
+  const AdamOptions& o = options_[group];
+  UpdateOptions u;
+  const auto t = static_cast<double>(slot.step());
+  u.lr = o.lr * slot.lr_factor();
+  u.weight_decay = o.weight_decay;
+  u.decoupled_decay = decoupled_;
+  u.beta1 = o.beta1;
+  u.beta2 = o.beta2;
+  u.eps = o.eps;
+  u.correction1 = 1 - std::pow(o.beta1, t);
+  u.correction2 = 1 - std::pow(o.beta2, t);
+  if (o.amsgrad) slot.fused<AmsgradRule>(u);
+  else slot.fused<AdamRule>(u);
+}
+
+Schedule constant_schedule(double factor) {
+  return [factor](std::int64_t) { return factor; };
+}
+
+Schedule step_schedule(std::int64_t every, double factor) {
+  check(every > 0, "step_schedule", "every ", every, " steps");
+  return [=](std::int64_t step) { return std::pow(factor, static_cast<double>(step / every)); };
+}
+
+Schedule cosine_schedule(std::int64_t total, double last) {
+  check(total > 0, "cosine_schedule", "over ", total, " steps");
+  return [=](std::int64_t step) {
+    const double at = std::min(1.0, static_cast<double>(step) / static_cast<double>(total));
+    return last + (1 - last) * (1 + std::cos(std::numbers::pi * at)) / 2;
+  };
+}
+
+Schedule warmup_schedule(std::int64_t warmup, Schedule after) {
+  check(warmup >= 0, "warmup_schedule", "over ", warmup, " steps");
+  return [=](std::int64_t step) {
+    return step < warmup ? static_cast<double>(step + 1) / static_cast<double>(warmup) : after(step - warmup);
+  };
+}
+
+}  // namespace stet::optim

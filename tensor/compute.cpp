@@ -1,0 +1,196 @@
+// Layout and elementwise arithmetic on buffers.
+#include <stet/tensor/compute.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include <stet/tensor/collapse.h>
+#include <stet/tensor/error.h>
+
+namespace stet::compute {
+namespace {
+
+/// The strides of `x` seen in `shape`: 0 where it broadcasts.
+void broadcast_strides(const Tensor& x, const Shape& shape, std::int64_t* out) {
+  const int pad = shape.size() - x.rank();
+  for (int i = 0; i < shape.size(); ++i)
+    out[i] = i < pad || (x.shape()[i - pad] == 1 && shape[i] != 1) ? 0 : x.strides()[i - pad];
+}
+
+/// Runs `kernel` over operands that broadcast to `shape`.
+Tensor elementwise(Kernels::Fn<Elementwise> kernel, const Shape& shape, Options out_options,
+                   std::initializer_list<const Tensor*> operands) {
+  Tensor out = empty(shape, out_options);
+  Elementwise job;
+  job.count = out.numel();
+  job.out = out.raw_mutable();
+  if (job.count == 0) return out;
+  std::int64_t out_strides[kMaxRank];
+  std::int64_t* strides[4];
+  bool flat = true;
+  int k = 0;
+  for (const Tensor* x : operands) {
+    job.in[k] = x->raw();
+    flat = flat && x->is_contiguous() && x->shape() == shape;
+    strides[k] = job.stride[k];
+    ++k;
+  }
+  if (flat) {
+    job.rank = job.count == 1 ? 0 : 1;
+    job.size[0] = job.count;
+    for (int i = 0; i < k; ++i) job.stride[i][0] = 1;
+  } else {
+    k = 0;
+    for (const Tensor* x : operands) broadcast_strides(*x, shape, job.stride[k++]);
+    std::copy(shape.begin(), shape.end(), job.size);
+    std::copy(out.strides().begin(), out.strides().end(), out_strides);
+    strides[k] = out_strides;
+    job.rank = collapse(shape.size(), job.size, k + 1, strides);
+  }
+  kernel(job);
+  return out;
+}
+
+[[noreturn]] void unsupported(std::string_view op, DType dtype) { fail(op, "is not defined on ", dtype); }
+
+/// The dtype in which an operation computes: bf16 goes through f32, integers where the operation takes none too.
+DType working_dtype(bool integers, DType dtype) {
+  if (dtype == DType::bf16) return DType::f32;
+  if (is_floating(dtype) || (integers && dtype != DType::boolean)) return dtype;
+  return integers ? DType::i64 : DType::f32;  // a bool in arithmetic counts as the integer 0 or 1
+}
+
+}  // namespace
+
+void check_same_device(std::string_view op, const Tensor& a, const Tensor& b) {
+  check(a.device() == b.device(), op, "devices ", a.device(), " and ", b.device());
+}
+
+Tensor contiguous(const Tensor& x) {
+  if (x.is_contiguous()) return x;
+  Tensor out = empty(x.shape(), x.options());
+  copy_into(out, x);
+  return out;
+}
+
+Tensor expand(std::string_view op, const Tensor& x, const Shape& shape) {
+  if (x.shape() == shape) return x;
+  check(shape.size() >= x.rank() && broadcast(op, x.shape(), shape) == shape, op, "shape ", x.shape(),
+        " does not broadcast to ", shape);
+  std::int64_t strides[kMaxRank];
+  broadcast_strides(x, shape, strides);
+  Strides out(shape.size());
+  std::copy(strides, strides + shape.size(), out.begin());
+  return make_view(x, shape, out, x.impl().offset);
+}
+
+Tensor cast(const Tensor& x, DType dtype) {
+  if (x.dtype() == dtype) return x;
+  Tensor out = empty(x.shape(), {dtype, x.device()});
+  copy_into(out, x);
+  return out;
+}
+
+Tensor to_device(const Tensor& x, Device device) {
+  if (x.device() == device) return x;
+  Tensor out = empty(x.shape(), {x.dtype(), device});
+  if (device == Device::cpu()) copy_to(out.raw_mutable(), x.dtype(), x);
+  else copy_from(out, contiguous(x).raw(), x.dtype());
+  return out;
+}
+
+void copy_into(const Tensor& target, const Tensor& source) {
+  check(target.shape() == source.shape(), "copy", "shapes ", target.shape(), " and ", source.shape());
+  check_same_device("copy", target, source);
+  Copy job;
+  job.from = source.dtype();
+  job.to = target.dtype();
+  job.count = target.numel();
+  if (job.count == 0) return;
+  job.in = source.raw();
+  job.out = target.raw_mutable();
+  const Shape& shape = target.shape();
+  std::copy(shape.begin(), shape.end(), job.size);
+  std::copy(source.strides().begin(), source.strides().end(), job.in_stride);
+  std::copy(target.strides().begin(), target.strides().end(), job.out_stride);
+  std::int64_t* strides[] = {job.in_stride, job.out_stride};
+  job.rank = collapse(shape.size(), job.size, 2, strides);
+  kernels(target.device()).copy(job);
+}
+
+void copy_from(const Tensor& target, const void* values, DType dtype) {
+  Tensor host = empty(target.shape(), dtype);
+  if (host.numel()) std::memcpy(host.raw_mutable(), values, static_cast<std::size_t>(host.bytes()));
+  check(target.device() == Device::cpu(), "copy", "to ", target.device(), " is the device's own work");
+  copy_into(target, host);
+}
+
+void copy_to(void* values, DType dtype, const Tensor& source) {
+  check(source.device() == Device::cpu(), "copy", "from ", source.device(), " is the device's own work");
+  const Tensor host = contiguous(cast(source, dtype));
+  if (host.numel()) std::memcpy(values, host.raw(), static_cast<std::size_t>(host.bytes()));
+}
+
+Tensor unary(std::size_t index, std::string_view op, bool integers, const Tensor& x) {
+  const DType work = working_dtype(integers, x.dtype());
+  if (work != x.dtype()) {
+    const Tensor y = unary(index, op, integers, cast(x, work));
+    return x.dtype() == DType::bf16 ? cast(y, DType::bf16) : y;
+  }
+  const auto kernel = kernels(x.device()).unary[index][static_cast<std::size_t>(work)];
+  if (!kernel) unsupported(op, work);
+  return elementwise(kernel, x.shape(), x.options(), {&x});
+}
+
+Tensor binary(std::size_t index, std::string_view op, bool integers, const Tensor& a, const Tensor& b) {
+  check_same_device(op, a, b);
+  const DType common = promote(a.dtype(), b.dtype());
+  const DType work = working_dtype(integers, common);
+  if (a.dtype() != work || b.dtype() != work) {
+    const Tensor y = binary(index, op, integers, cast(a, work), cast(b, work));
+    return common == DType::bf16 ? cast(y, DType::bf16) : y;
+  }
+  const auto kernel = kernels(a.device()).binary[index][static_cast<std::size_t>(work)];
+  if (!kernel) unsupported(op, work);
+  return elementwise(kernel, broadcast(op, a.shape(), b.shape()), a.options(), {&a, &b});
+}
+
+Tensor compare(std::size_t index, std::string_view op, const Tensor& a, const Tensor& b) {
+  check_same_device(op, a, b);
+  DType work = promote(a.dtype(), b.dtype());
+  if (work == DType::bf16) work = DType::f32;
+  if (a.dtype() != work || b.dtype() != work) return compare(index, op, cast(a, work), cast(b, work));
+  const auto kernel = kernels(a.device()).compare[index][static_cast<std::size_t>(work)];
+  if (!kernel) unsupported(op, work);
+  return elementwise(kernel, broadcast(op, a.shape(), b.shape()), {DType::boolean, a.device()}, {&a, &b});
+}
+
+Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
+  check(condition.dtype() == DType::boolean, "where", "condition holds ", condition.dtype(), ", expected bool");
+  check_same_device("where", condition, a);
+  check_same_device("where", a, b);
+  const DType work = promote(a.dtype(), b.dtype());
+  if (a.dtype() != work || b.dtype() != work) return where(condition, cast(a, work), cast(b, work));
+  const Shape shape = broadcast("where", condition.shape(), broadcast("where", a.shape(), b.shape()));
+  const auto kernel = kernels(a.device()).select[static_cast<std::size_t>(work)];
+  return elementwise(kernel, shape, {work, a.device()}, {&condition, &a, &b});
+}
+
+Tensor random(Draw draw, const Shape& shape, RandomKey key, Options options, double a, double b, std::int64_t low,
+              std::int64_t high) {
+  Tensor out = empty(shape, options);
+  Random job;
+  job.dtype = options.dtype;
+  job.draw = draw;
+  job.key = key;
+  job.a = a;
+  job.b = b;
+  job.low = low;
+  job.high = high;
+  job.count = out.numel();
+  job.out = out.raw_mutable();
+  if (job.count) kernels(options.device).random(job);
+  return out;
+}
+
+}  // namespace stet::compute

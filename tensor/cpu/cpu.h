@@ -1,0 +1,27 @@
+// The CPU backend's kernel table, for the instruction set chosen at run time.
+#pragma once
+
+#include <string_view>
+
+#include <stet/tensor/kernels.h>
+
+namespace stet::cpu {
+
+const Kernels& table();
+/// "v2", "v3", "v4" or "generic": what this process runs, the best the machine has unless STET_ISA says less.
+std::string_view isa();
+
+/// Filled by the files beside this one; the rest comes from kernels/.
+void fill_copy(Kernels& table);
+void fill_indexing(Kernels& table);
+void fill_gemm(Kernels& table);
+
+using Epilogue32 = void (*)(float*, std::int64_t, std::int64_t, std::int64_t, const float*, Activation);
+using Epilogue64 = void (*)(double*, std::int64_t, std::int64_t, std::int64_t, const double*, Activation);
+struct Epilogues {
+  Epilogue32 f32;
+  Epilogue64 f64;
+};
+const Epilogues& epilogues();
+
+}  // namespace stet::cpu

@@ -1,0 +1,105 @@
+// The optimizers' fused pass: gradient scaling and clipping, quadratic penalty, rule, mask; one sweep over memory.
+#include <stet/tensor/cpu/kernels/isa.h>
+
+namespace stet::cpu::STET_ISA {
+namespace {
+
+enum class Penalty { none, uniform, weighted };
+
+template <class T>
+struct Pointers {
+  T *p, *s0, *s1, *s2;
+  const T *g, *importance, *anchor;
+};
+
+template <class T, Penalty penalty>
+STET_HD T total_gradient(const Pointers<T>& at, std::int64_t i, T scale, T clip, T lambda) {
+  T g = at.g[i] * scale;
+  g = g > clip ? clip : g < -clip ? -clip : g;
+  if constexpr (penalty == Penalty::uniform) g = g + lambda * (at.p[i] - at.anchor[i]);
+  if constexpr (penalty == Penalty::weighted) g = g + lambda * at.importance[i] * (at.p[i] - at.anchor[i]);
+  return g;
+}
+
+template <class Rule, class T, Penalty penalty>
+void dense(const Pointers<T>& at, std::int64_t begin, std::int64_t end, const UpdateOptions& o) {
+  const UpdateCoefficients<T> c(o);
+  const T scale = static_cast<T>(o.grad_scale), lambda = static_cast<T>(o.penalty);
+  const T clip = o.clip_value > 0 ? static_cast<T>(o.clip_value) : static_cast<T>(__builtin_inf());
+  T* __restrict p = at.p;
+  T* __restrict s0 = at.s0;
+  T* __restrict s1 = at.s1;
+  T* __restrict s2 = at.s2;
+  for (std::int64_t i = begin; i < end; ++i) {
+    T value = p[i], a = T(0), b = T(0), d = T(0);
+    if constexpr (Rule::states > 0) a = s0[i];
+    if constexpr (Rule::states > 1) b = s1[i];
+    if constexpr (Rule::states > 2) d = s2[i];
+    Rule::apply(value, total_gradient<T, penalty>(at, i, scale, clip, lambda), a, b, d, c);
+    p[i] = value;
+    if constexpr (Rule::states > 0) s0[i] = a;
+    if constexpr (Rule::states > 1) s1[i] = b;
+    if constexpr (Rule::states > 2) s2[i] = d;
+  }
+}
+
+/// 32 elements under one mask word: a whole word of zeros touches no memory, one of ones is a dense run.
+template <class Rule, class T, Penalty penalty>
+void masked(const Pointers<T>& at, const std::uint32_t* bits, std::int64_t begin, std::int64_t end,
+            const UpdateOptions& o) {
+  for (std::int64_t i = begin; i < end; i += 32) {
+    const std::uint32_t word = bits[i / 32];
+    const std::int64_t stop = i + 32 < end ? i + 32 : end;
+    if (word == 0) continue;
+    if (word == 0xffffffffu) {
+      dense<Rule, T, penalty>(at, i, stop, o);
+      continue;
+    }
+    for (std::int64_t j = i; j < stop; ++j)
+      if (word >> (j - i) & 1u) dense<Rule, T, penalty>(at, j, j + 1, o);
+  }
+}
+
+template <class Rule, class T, Penalty penalty>
+void update_range(const Update& job, const Pointers<T>& at, std::int64_t begin, std::int64_t end) {
+  const UpdateMask& mask = job.mask;
+  if (mask.bits) return masked<Rule, T, penalty>(at, mask.bits, begin, end, job.options);
+  if (!mask.ranges) return dense<Rule, T, penalty>(at, begin, end, job.options);
+  std::int64_t low = 0, high = mask.range_count;  // first range that ends after `begin`
+  while (low < high) {
+    const std::int64_t middle = (low + high) / 2;
+    if (mask.ranges[2 * middle + 1] <= begin) low = middle + 1;
+    else high = middle;
+  }
+  for (; low < mask.range_count && mask.ranges[2 * low] < end; ++low) {
+    const std::int64_t from = mask.ranges[2 * low], to = mask.ranges[2 * low + 1];
+    dense<Rule, T, penalty>(at, from > begin ? from : begin, to < end ? to : end, job.options);
+  }
+}
+
+template <class Rule, class T>
+void update_typed(const Update& job) {
+  const Pointers<T> at{static_cast<T*>(job.parameter),        static_cast<T*>(job.state[0]),
+                       static_cast<T*>(job.state[1]),         static_cast<T*>(job.state[2]),
+                       static_cast<const T*>(job.gradient),   static_cast<const T*>(job.importance),
+                       static_cast<const T*>(job.anchor)};
+  in_chunks(job.count, kChunk, [&](std::int64_t begin, std::int64_t end) {
+    if (!at.anchor) update_range<Rule, T, Penalty::none>(job, at, begin, end);
+    else if (!at.importance) update_range<Rule, T, Penalty::uniform>(job, at, begin, end);
+    else update_range<Rule, T, Penalty::weighted>(job, at, begin, end);
+  });
+}
+
+template <class Rule>
+void update_kernel(const Update& job) {
+  if (job.dtype == DType::f32) update_typed<Rule, float>(job);
+  else update_typed<Rule, double>(job);
+}
+
+}  // namespace
+
+void fill_update(Kernels& table) {
+  UpdateRules::for_each([&]<class Rule>() { table.update[UpdateRules::index<Rule>] = update_kernel<Rule>; });
+}
+
+}  // namespace stet::cpu::STET_ISA

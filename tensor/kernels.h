@@ -1,0 +1,146 @@
+// The device seam. A backend is one Kernels table: everything a device must provide stands on this page.
+// Sizes and strides count elements; outputs are contiguous; inputs are contiguous unless a stride is given.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include <stet/tensor/device.h>
+#include <stet/tensor/dims.h>
+#include <stet/tensor/dtype.h>
+#include <stet/tensor/elementwise.h>
+#include <stet/tensor/random.h>
+#include <stet/tensor/updates.h>
+
+namespace stet {
+
+/// out[i] = op(in0[i], in1[i], ...) over a collapsed index space; stride 0 broadcasts.
+struct Elementwise {
+  int rank = 0;
+  std::int64_t size[kMaxRank];
+  std::int64_t count = 0;
+  const void* in[3] = {};
+  std::int64_t stride[3][kMaxRank];
+  void* out = nullptr;
+};
+
+/// Strided copy with conversion between element types; both sides may be strided.
+struct Copy {
+  DType from, to;
+  int rank = 0;
+  std::int64_t size[kMaxRank];
+  std::int64_t count = 0;
+  std::int64_t in_stride[kMaxRank], out_stride[kMaxRank];
+  const void* in = nullptr;
+  void* out = nullptr;
+};
+
+/// in (outer, n, inner) -> out (outer, inner), reduced over n.
+struct Reduce {
+  std::int64_t outer = 1, n = 1, inner = 1;
+  const void* in = nullptr;
+  void* out = nullptr;
+};
+
+enum class Activation : std::uint8_t { none, relu, gelu, tanh, sigmoid };
+
+/// C = act(op(A) op(B) + bias), row-major, op = transpose where asked; with `accumulate`, C += op(A) op(B).
+struct Gemm {
+  DType dtype;
+  bool transpose_a = false, transpose_b = false, accumulate = false;
+  std::int64_t m, n, k, lda, ldb, ldc;
+  std::int64_t batch = 1, stride_a = 0, stride_b = 0, stride_c = 0;
+  const void *a, *b;
+  void* c;
+  const void* bias = nullptr;  ///< (n,)
+  Activation activation = Activation::none;
+};
+
+/// Row-wise work on (rows, n). The meaning of the pointers is given where a slot uses them.
+struct Rows {
+  DType dtype;
+  std::int64_t rows, n;
+  const void* in[5] = {};
+  void* out[3] = {};
+  double scalar[2] = {};
+};
+
+/// Data movement by index along one axis: a table of (outer, n, inner) elements of `size` bytes each.
+struct Indexing {
+  DType dtype;
+  std::int64_t outer, n, inner;   ///< the table
+  std::int64_t count;             ///< indices along the axis (index_select), or per line (gather)
+  const void* table = nullptr;
+  const std::int64_t* index = nullptr;
+  void* out = nullptr;
+};
+
+/// Sorts each line of (outer, n, inner) along n: values and positions; the first `k` are kept.
+struct Sort {
+  DType dtype;
+  std::int64_t outer, n, inner, k;
+  bool descending = false;
+  const void* in = nullptr;
+  void* values = nullptr;
+  std::int64_t* indices = nullptr;
+};
+
+enum class Draw : std::uint8_t { uniform, normal, bernoulli, randint, bits };
+inline constexpr int kDraws = 5;
+
+struct Random {
+  DType dtype;
+  Draw draw;
+  RandomKey key;
+  double a = 0, b = 0;              ///< uniform [a, b), normal mean a and deviation b, bernoulli p = a
+  std::int64_t low = 0, high = 0;   ///< randint [low, high)
+  std::int64_t count = 0;
+  void* out = nullptr;
+};
+
+struct Kernels {
+  template <class Job>
+  using Fn = void (*)(const Job&);
+  template <class Ops>
+  using Table = std::array<std::array<Fn<Elementwise>, kDTypes>, Ops::size>;
+
+  // Folds over the lists of elementwise.h; a null entry means that the operation does not take that dtype.
+  Table<UnaryOps> unary{};
+  Table<BinaryOps> binary{};
+  Table<CompareOps> compare{};                     // out is bool
+  std::array<Fn<Elementwise>, kDTypes> select{};   // in: condition (bool), a, b
+  std::array<std::array<Fn<Reduce>, kDTypes>, ReduceOps::size> reduce{};
+  std::array<std::array<Fn<Reduce>, kDTypes>, 2> arg_reduce{};  // argmax, argmin; out is i64
+  std::array<Fn<Reduce>, kDTypes> cumsum{};                     // out has the shape of in
+
+  Fn<Copy> copy = nullptr;
+  Fn<Gemm> gemm = nullptr;
+  Fn<Indexing> index_select = nullptr;  // out (outer, count, inner) = table[:, index, :]
+  Fn<Indexing> index_add = nullptr;     // out (outer, n, inner) += table (outer, count, inner) at index; in order
+  Fn<Indexing> gather = nullptr;        // out (outer, count, inner) = table at index of the same shape as out
+  Fn<Indexing> scatter_add = nullptr;   // out (outer, n, inner) += table at index of table's shape; in order
+  Fn<Sort> sort = nullptr;
+  Fn<Random> random = nullptr;
+  std::array<Fn<Update>, UpdateRules::size> update{};
+
+  // Fused operations that a profile has justified.
+  Fn<Rows> softmax = nullptr;           // in x; out y
+  Fn<Rows> log_softmax = nullptr;       // in x; out y
+  Fn<Rows> logsumexp = nullptr;         // in x; out (rows,)
+  Fn<Rows> layer_norm = nullptr;        // in x, weight?, bias?; scalar eps; out y, mean?, rstd?
+  Fn<Rows> layer_norm_grad = nullptr;   // in g, x, weight?, mean, rstd; out dx
+  Fn<Rows> cross_entropy = nullptr;     // in x, target (i64), weight?; scalar smoothing, ignore; out loss, lse
+  Fn<Rows> cross_entropy_grad = nullptr;  // in x, target, weight?, lse, g (rows,); same scalars; out dx
+
+  // Memory. alloc returns null when there is none left.
+  void* (*alloc)(std::int64_t bytes) = nullptr;
+  void (*free)(void* data, std::int64_t bytes) = nullptr;
+  void (*sync)() = nullptr;
+};
+
+/// The table of a device; an Error when this build or machine has no such device.
+const Kernels& kernels(Device device);
+/// Called once by a backend to make its device known.
+void register_kernels(DeviceType type, const Kernels& table);
+
+}  // namespace stet

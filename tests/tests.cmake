@@ -1,0 +1,57 @@
+# The tests: one Catch2 program, one CTest entry for each source file (a process for each case costs more than the
+# cases do), and the checks of the house: the consumer project and the kernels' symbols. Included by the root file.
+find_package(Catch2 REQUIRED)
+file(GLOB_RECURSE test_files CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}/tests tests/*_test.cpp)
+list(FILTER test_files EXCLUDE REGEX "^consumer/")
+set(test_sources ${test_files})
+list(TRANSFORM test_sources PREPEND tests/)
+file(GLOB support_sources CONFIGURE_DEPENDS tests/support/*.cpp)
+
+add_executable(stet_tests tests/main.cpp ${test_sources} ${support_sources})
+target_link_libraries(stet_tests PRIVATE stet::stet Catch2::Catch2 $<BUILD_INTERFACE:${ZLIB_LIBRARIES}>)
+target_include_directories(stet_tests PRIVATE tests)
+target_include_directories(stet_tests SYSTEM PRIVATE ${ZLIB_INCLUDE_DIRS}
+  $<TARGET_PROPERTY:nlohmann_json::nlohmann_json,INTERFACE_INCLUDE_DIRECTORIES>)
+target_compile_definitions(stet_tests PRIVATE STET_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+
+# Catch tags a case with its file's name; a file in which nothing ran is a failure (version 3 does that by itself).
+if(Catch2_VERSION VERSION_LESS 3)
+  set(no_tests_fail --warn NoTests)
+endif()
+set(seen)
+foreach(file IN LISTS test_files)
+  cmake_path(GET file PARENT_PATH folder)
+  cmake_path(GET file STEM name)
+  if(name IN_LIST seen)
+    message(SEND_ERROR "tests/${file}: another test file is called ${name}.cpp; CTest selects by name, rename one")
+  endif()
+  list(APPEND seen ${name})
+  add_test(NAME ${folder}/${name} COMMAND stet_tests --filenames-as-tags "[#${name}]" ${no_tests_fail})
+  set_tests_properties(${folder}/${name} PROPERTIES LABELS "${folder}" TIMEOUT 900)
+endforeach()
+
+# The arithmetic again under each instruction set that this processor has.
+set(arithmetic ${test_files})
+list(FILTER arithmetic INCLUDE REGEX "^(tensor|autograd)/")
+list(TRANSFORM arithmetic REPLACE "^.*/(.*)\\.cpp$" "[#\\1]")
+list(JOIN arithmetic "," arithmetic)
+foreach(isa IN LISTS STET_ISAS)
+  add_test(NAME isa/${isa} COMMAND stet_tests --filenames-as-tags "${arithmetic}" ${no_tests_fail})
+  set_tests_properties(isa/${isa} PROPERTIES LABELS isa TIMEOUT 1800 ENVIRONMENT STET_ISA=${isa}
+    SKIP_REGULAR_EXPRESSION "STET_ISA asks for .*, this processor has")
+endforeach()
+
+if(STET_KERNELS)
+  foreach(isa IN LISTS STET_ISAS)
+    add_test(NAME house/symbols_${isa} COMMAND_EXPAND_LISTS
+      COMMAND bash ${PROJECT_SOURCE_DIR}/tests/house/symbols.sh ${isa} $<TARGET_OBJECTS:stet_kernels_${isa}>)
+    set_tests_properties(house/symbols_${isa} PROPERTIES LABELS house)
+  endforeach()
+endif()
+add_test(NAME house/symbols_selfcheck COMMAND bash ${PROJECT_SOURCE_DIR}/tests/house/symbols.sh --selfcheck ${CMAKE_CXX_COMPILER})
+set_tests_properties(house/symbols_selfcheck PROPERTIES LABELS house)
+
+add_test(NAME consumer COMMAND ${CMAKE_COMMAND} -DBUILD=${PROJECT_BINARY_DIR} -DCONFIG=$<CONFIG>
+  -DCXX=${CMAKE_CXX_COMPILER} "-DFLAGS=${CMAKE_CXX_FLAGS}" "-DGENERATOR=${CMAKE_GENERATOR}"
+  -P ${PROJECT_SOURCE_DIR}/tests/consumer/run.cmake)
+set_tests_properties(consumer PROPERTIES LABELS house TIMEOUT 600)
