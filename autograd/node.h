@@ -119,6 +119,8 @@ class Backward {
   const Tensor& grad() const { return grad_; }
   /// The operation's result, for derivatives that asked to keep it.
   const Tensor& output() const;
+  /// Shape of input i, which must be one that has a history.
+  const Shape& shape(int i) const { return node_.inputs[i]->shape; }
   /// Whether input i asks for a gradient; computing one that is not needed is wasted.
   bool needs(int i) const;
   void give(int i, Tensor gradient);
@@ -133,7 +135,7 @@ class Backward {
 };
 
 /// The node of an operation whose derivative is the functor D: D::name, void operator()(Backward&) const, and
-/// optionally per_sample, squared_carry, squared_finish with the meaning they have in Node.
+/// optionally per_sample (which also gets the parameter's shape), squared_carry, squared_finish as in Node.
 template <class D>
 class OperationNode final : public Node {
  public:
@@ -148,8 +150,8 @@ class OperationNode final : public Node {
   }
   bool released() const override { return !derivative_; }
   Tensor per_sample(int i, const Tensor& g, std::int64_t begin, std::int64_t end) const override {
-    if constexpr (requires { derivative_->per_sample(i, g, begin, end); })
-      return derivative_->per_sample(i, g, begin, end);
+    if constexpr (requires { derivative_->per_sample(i, shape, g, begin, end); })
+      return derivative_->per_sample(i, inputs[i]->shape, g, begin, end);
     else return {};
   }
   Tensor squared_carry(int i, const Tensor& g, const Tensor& carry) const override {

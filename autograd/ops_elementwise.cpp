@@ -35,7 +35,6 @@ struct BinaryDerivative {
   using D = Derivative<Op>;
   static constexpr std::string_view name = Op::name;
   Saved a, b;
-  Shape shape_a, shape_b;
 
   /// The gradient of one side before broadcasting is undone.
   Tensor wide(int side, const Tensor& g, const Tensor& x, const Tensor& y) const {
@@ -46,12 +45,11 @@ struct BinaryDerivative {
   void operator()(Backward& pass) const {
     const Tensor& x = a.defined() ? pass.get(a) : a.tensor;
     const Tensor& y = b.defined() ? pass.get(b) : b.tensor;
-    if (pass.needs(0)) pass.give(0, sum_to(wide(0, pass.grad(), x, y), shape_a));
-    if (pass.needs(1)) pass.give(1, sum_to(wide(1, pass.grad(), x, y), shape_b));
+    if (pass.needs(0)) pass.give(0, sum_to(wide(0, pass.grad(), x, y), pass.shape(0)));
+    if (pass.needs(1)) pass.give(1, sum_to(wide(1, pass.grad(), x, y), pass.shape(1)));
   }
   /// A parameter that broadcasts over the batch: everything but axis 0 is summed.
-  Tensor per_sample(int side, const Tensor& g, std::int64_t begin, std::int64_t end) const {
-    const Shape& shape = side == 0 ? shape_a : shape_b;
+  Tensor per_sample(int side, const Shape& shape, const Tensor& g, std::int64_t begin, std::int64_t end) const {
     const bool batched = shape.size() < g.rank() || (shape.size() == g.rank() && shape[0] == 1);
     if (!batched) return {};
     Tensor full = expand(wide(side, g, a.tensor, b.tensor), g.shape());
@@ -76,8 +74,6 @@ Tensor binary(const Tensor& a, const Tensor& b) {
     constexpr bool both = std::is_base_of_v<FromBoth, D>, other = std::is_base_of_v<FromOther, D>;
     if (both || (other && b.requires_grad())) derivative.a = Saved(a, 0);
     if (both || (other && a.requires_grad())) derivative.b = Saved(b, 1);
-    derivative.shape_a = a.shape();
-    derivative.shape_b = b.shape();
     return derivative;
   });
 }
@@ -85,12 +81,11 @@ Tensor binary(const Tensor& a, const Tensor& b) {
 struct WhereDerivative {
   static constexpr std::string_view name = "where";
   Tensor condition;
-  Shape shape_a, shape_b;
   void operator()(Backward& pass) const {
     const Tensor& g = pass.grad();
     const Tensor zero = scalar(0, g.options());
-    if (pass.needs(1)) pass.give(1, sum_to(where(condition, g, zero), shape_a));
-    if (pass.needs(2)) pass.give(2, sum_to(where(condition, zero, g), shape_b));
+    if (pass.needs(1)) pass.give(1, sum_to(where(condition, g, zero), pass.shape(1)));
+    if (pass.needs(2)) pass.give(2, sum_to(where(condition, zero, g), pass.shape(2)));
   }
 };
 
@@ -162,7 +157,7 @@ Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
   const DType work = promote(a.dtype(), b.dtype());
   if (a.dtype() != work || b.dtype() != work) return where(condition, cast(a, work), cast(b, work));
   return record(compute::where(condition, a, b), {&condition, &a, &b},
-                [&] { return WhereDerivative{condition, a.shape(), b.shape()}; });
+                [&] { return WhereDerivative{condition}; });
 }
 
 Tensor clamp(const Tensor& x, double low, double high) {
@@ -208,7 +203,7 @@ Tensor operator>(const Tensor& a, double b) { return greater(a, beside(a, b)); }
 bool same(const Tensor& a, const Tensor& b) {
   if (!(a.shape() == b.shape()) || a.dtype() != b.dtype() || !(a.device() == b.device())) return false;
   if (a.numel() == 0) return true;
-  return compute::reduce<Min>(equal(a, b), {}, false).item() != 0;
+  return min(equal(a, b)).item() != 0;
 }
 
 }  // namespace stet

@@ -41,7 +41,7 @@ struct LayerNormDerivative {
     if (pass.needs(1)) pass.give(1, sum(reshape(g * xhat, {-1, in.shape().back()}), {0}));
     if (pass.needs(2)) pass.give(2, sum(reshape(g, {-1, in.shape().back()}), {0}));
   }
-  Tensor per_sample(int input, const Tensor& g, std::int64_t begin, std::int64_t end) const {
+  Tensor per_sample(int input, const Shape&, const Tensor& g, std::int64_t begin, std::int64_t end) const {
     if (input == 0) return {};
     const Tensor mine = slice(input == 1 ? g * normalized(x.get(name)) : g, 0, begin, end);
     return sum(reshape(mine, {end - begin, -1, g.shape().back()}), {1});

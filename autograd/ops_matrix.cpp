@@ -21,22 +21,21 @@ Tensor outer_per_sample(const Tensor& g, const Tensor& x, std::int64_t begin, st
 struct MatmulDerivative {
   static constexpr std::string_view name = "matmul";
   Saved a, b;
-  Shape shape_a, shape_b;
   void operator()(Backward& pass) const {
     const Tensor& g = pass.grad();
-    if (pass.needs(0)) pass.give(0, sum_to(matmul(g, transpose(pass.get(b))), shape_a));
+    if (pass.needs(0)) pass.give(0, sum_to(matmul(g, transpose(pass.get(b))), pass.shape(0)));
     if (!pass.needs(1)) return;
     const Tensor& x = pass.get(a);
-    if (shape_b.size() == 2 && x.rank() > 2) pass.give(1, matmul(transpose(as_rows(x)), as_rows(g)));
-    else pass.give(1, sum_to(matmul(transpose(x), g), shape_b));
+    if (pass.shape(1).size() == 2 && x.rank() > 2) pass.give(1, matmul(transpose(as_rows(x)), as_rows(g)));
+    else pass.give(1, sum_to(matmul(transpose(x), g), pass.shape(1)));
   }
   /// Only a matrix on the right: x (batch, ..., k) times w (k, n).
-  Tensor per_sample(int side, const Tensor& g, std::int64_t begin, std::int64_t end) const {
-    if (side != 1 || shape_b.size() != 2 || shape_a.size() < 2) return {};
+  Tensor per_sample(int side, const Shape& w, const Tensor& g, std::int64_t begin, std::int64_t end) const {
+    if (side != 1 || w.size() != 2) return {};
     return outer_per_sample(a.get(name), g, begin, end);
   }
   Tensor squared_carry(int side, const Tensor& g, const Tensor& carry) const {
-    if (side != 1 || shape_b.size() != 2 || shape_a.size() != 2) return {};
+    if (side != 1 || g.rank() != 2 || a.tensor.rank() != 2) return {};
     return carry.defined() ? carry + square(g) : square(g);
   }
   Tensor squared_finish(int, const Tensor& carry) const {
@@ -46,8 +45,7 @@ struct MatmulDerivative {
 
 Tensor matmul_matrices(const Tensor& a, const Tensor& b) {
   return record(compute::matmul(a, b), {&a, &b}, [&] {
-    return MatmulDerivative{b.requires_grad() ? Saved(a, 0) : Saved(), a.requires_grad() ? Saved(b, 1) : Saved(),
-                            a.shape(), b.shape()};
+    return MatmulDerivative{b.requires_grad() ? Saved(a, 0) : Saved(), a.requires_grad() ? Saved(b, 1) : Saved()};
   });
 }
 
@@ -62,7 +60,7 @@ struct LinearDerivative {
     if (pass.needs(1)) pass.give(1, matmul(transpose(as_rows(g)), as_rows(pass.get(x))));
     if (pass.needs(2)) pass.give(2, sum(as_rows(g), {0}));
   }
-  Tensor per_sample(int input, const Tensor& g, std::int64_t begin, std::int64_t end) const {
+  Tensor per_sample(int input, const Shape&, const Tensor& g, std::int64_t begin, std::int64_t end) const {
     if (input == 1) return outer_per_sample(g, x.get(name), begin, end);
     if (input != 2) return {};
     const Tensor mine = slice(g, 0, begin, end);

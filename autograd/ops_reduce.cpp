@@ -33,8 +33,8 @@ Tensor on_last_axis(const Tensor& x, int axis, const Rows& rows) {
 
 struct SumDerivative {
   static constexpr std::string_view name = "sum";
-  Shape shape, kept;  // of x; of the result with the reduced axes as 1
-  void operator()(Backward& pass) const { pass.give(0, expand(reshape(pass.grad(), kept), shape)); }
+  Shape kept;  // of the result, with the reduced axes as 1
+  void operator()(Backward& pass) const { pass.give(0, expand(reshape(pass.grad(), kept), pass.shape(0))); }
 };
 
 struct ProdDerivative {
@@ -113,15 +113,14 @@ struct SortDerivative {
   static constexpr std::string_view name = "sort";
   int axis;
   Tensor indices;
-  Shape shape;
   void operator()(Backward& pass) const {
-    pass.give(0, scatter_add(zeros(shape, pass.grad().options()), axis, indices, pass.grad()));
+    pass.give(0, scatter_add(zeros(pass.shape(0), pass.grad().options()), axis, indices, pass.grad()));
   }
 };
 
 ValuesIndices sorted(const Tensor& x, int axis, bool descending, std::int64_t keep) {
   auto [values, indices] = compute::sort(x, axis, descending, keep);
-  values = record(std::move(values), {&x}, [&] { return SortDerivative{axis, indices, x.shape()}; });
+  values = record(std::move(values), {&x}, [&] { return SortDerivative{axis, indices}; });
   return {values, indices};
 }
 
@@ -134,7 +133,7 @@ void check_rows_dtype(std::string_view op, const Tensor& x) {
 Tensor sum(const Tensor& x, const Axes& axes, bool keepdim) {
   const auto at = normalize_axes("sum", axes, x.rank());
   return record(compute::reduce<Sum>(x, at, keepdim), {&x},
-                [&] { return SumDerivative{x.shape(), with_ones(x.shape(), at)}; });
+                [&] { return SumDerivative{with_ones(x.shape(), at)}; });
 }
 
 Tensor mean(const Tensor& x, const Axes& axes, bool keepdim) {

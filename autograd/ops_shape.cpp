@@ -13,8 +13,7 @@ namespace {
 
 struct ReshapeDerivative {
   static constexpr std::string_view name = "reshape";
-  Shape shape;
-  void operator()(Backward& pass) const { pass.give(0, reshape(pass.grad(), shape)); }
+  void operator()(Backward& pass) const { pass.give(0, reshape(pass.grad(), pass.shape(0))); }
 };
 
 struct PermuteDerivative {
@@ -25,8 +24,7 @@ struct PermuteDerivative {
 
 struct ExpandDerivative {
   static constexpr std::string_view name = "expand";
-  Shape shape;
-  void operator()(Backward& pass) const { pass.give(0, sum_to(pass.grad(), shape)); }
+  void operator()(Backward& pass) const { pass.give(0, sum_to(pass.grad(), pass.shape(0))); }
 };
 
 struct Range {
@@ -48,9 +46,8 @@ Tensor slice_range(const Tensor& x, const Range& r);
 
 struct SliceDerivative {
   static constexpr std::string_view name = "slice";
-  Shape shape;
   Range range;
-  void operator()(Backward& pass) const { pass.give(0, place(pass.grad(), shape, range)); }
+  void operator()(Backward& pass) const { pass.give(0, place(pass.grad(), pass.shape(0), range)); }
 };
 
 struct PlaceDerivative {
@@ -60,7 +57,7 @@ struct PlaceDerivative {
 };
 
 Tensor slice_range(const Tensor& x, const Range& r) {
-  return record(slice_view(x, r), {&x}, [&] { return SliceDerivative{x.shape(), r}; });
+  return record(slice_view(x, r), {&x}, [&] { return SliceDerivative{r}; });
 }
 
 /// zeros(shape) with x at the range.
@@ -88,9 +85,8 @@ struct GatherDerivative {
   static constexpr std::string_view name = "gather";
   int axis;
   Tensor index;
-  Shape shape;
   void operator()(Backward& pass) const {
-    pass.give(0, scatter_add(zeros(shape, pass.grad().options()), axis, index, pass.grad()));
+    pass.give(0, scatter_add(zeros(pass.shape(0), pass.grad().options()), axis, index, pass.grad()));
   }
 };
 
@@ -108,8 +104,7 @@ struct IndexSelectDerivative {
   static constexpr std::string_view name = "index_select";
   int axis;
   Tensor index;
-  std::int64_t n;
-  void operator()(Backward& pass) const { pass.give(0, index_add(pass.grad(), axis, index, n)); }
+  void operator()(Backward& pass) const { pass.give(0, index_add(pass.grad(), axis, index, pass.shape(0)[axis])); }
 };
 
 struct IndexAddDerivative {
@@ -127,7 +122,7 @@ struct EmbeddingDerivative {
     pass.give(0, index_add(reshape(pass.grad(), {index.numel(), width}), 0, reshape(index, {index.numel()}), rows));
   }
   /// Gradients of equal ids within a sample add up before anything is squared.
-  Tensor per_sample(int, const Tensor& g, std::int64_t begin, std::int64_t end) const {
+  Tensor per_sample(int, const Shape&, const Tensor& g, std::int64_t begin, std::int64_t end) const {
     const std::int64_t n = end - begin, tokens = index.numel() / index.shape()[0];
     Tensor ids = contiguous(slice(index, 0, begin, end)).clone();
     auto* at = ids.mutable_data<std::int64_t>();
@@ -161,7 +156,7 @@ Tensor reshape(const Tensor& x, Shape shape) {
   if (shape == x.shape()) return x;
   const Tensor flat = compute::contiguous(x);
   return record(make_view(flat, shape, row_major(shape), flat.impl().offset), {&x},
-                [&] { return ReshapeDerivative{x.shape()}; });
+                [&] { return ReshapeDerivative{}; });
 }
 
 Tensor flatten(const Tensor& x, std::int64_t from, std::int64_t to) {
@@ -202,7 +197,7 @@ Tensor transpose(const Tensor& x, std::int64_t a, std::int64_t b) {
 
 Tensor expand(const Tensor& x, const Shape& shape) {
   if (x.shape() == shape) return x;
-  return record(compute::expand("expand", x, shape), {&x}, [&] { return ExpandDerivative{x.shape()}; });
+  return record(compute::expand("expand", x, shape), {&x}, [&] { return ExpandDerivative{}; });
 }
 
 Tensor slice(const Tensor& x, std::int64_t axis, std::int64_t begin, std::int64_t end, std::int64_t step) {
@@ -233,7 +228,7 @@ Tensor squeeze(const Tensor& x, std::int64_t axis) {
       shape.push_back(x.shape()[i]);
       strides.push_back(x.strides()[i]);
     }
-  return record(make_view(x, shape, strides, x.impl().offset), {&x}, [&] { return ReshapeDerivative{x.shape()}; });
+  return record(make_view(x, shape, strides, x.impl().offset), {&x}, [&] { return ReshapeDerivative{}; });
 }
 
 Tensor unsqueeze(const Tensor& x, std::int64_t axis) {
@@ -250,12 +245,12 @@ Tensor unsqueeze(const Tensor& x, std::int64_t axis) {
       strides.push_back(x.strides()[i]);
     }
   }
-  return record(make_view(x, shape, strides, x.impl().offset), {&x}, [&] { return ReshapeDerivative{x.shape()}; });
+  return record(make_view(x, shape, strides, x.impl().offset), {&x}, [&] { return ReshapeDerivative{}; });
 }
 
 Tensor contiguous(const Tensor& x) {
   if (x.is_contiguous()) return x;
-  return record(compute::contiguous(x), {&x}, [&] { return ReshapeDerivative{x.shape()}; });
+  return record(compute::contiguous(x), {&x}, [&] { return ReshapeDerivative{}; });
 }
 
 Tensor cat(const std::vector<Tensor>& parts, std::int64_t axis) {
@@ -300,7 +295,7 @@ std::vector<Tensor> split(const Tensor& x, std::int64_t size, std::int64_t axis)
 
 Tensor gather(const Tensor& x, std::int64_t axis, const Tensor& index) {
   const int at = normalize_axis("gather", axis, x.rank());
-  return record(compute::gather(x, at, index), {&x, &index}, [&] { return GatherDerivative{at, index, x.shape()}; });
+  return record(compute::gather(x, at, index), {&x, &index}, [&] { return GatherDerivative{at, index}; });
 }
 
 Tensor scatter_add(const Tensor& x, std::int64_t axis, const Tensor& index, const Tensor& source) {
@@ -312,7 +307,7 @@ Tensor scatter_add(const Tensor& x, std::int64_t axis, const Tensor& index, cons
 Tensor index_select(const Tensor& x, std::int64_t axis, const Tensor& index) {
   const int at = normalize_axis("index_select", axis, x.rank());
   return record(compute::index_select(x, at, index), {&x, &index},
-                [&] { return IndexSelectDerivative{at, index, x.shape()[at]}; });
+                [&] { return IndexSelectDerivative{at, index}; });
 }
 
 Tensor index_add(const Tensor& source, std::int64_t axis, const Tensor& index, std::int64_t n) {

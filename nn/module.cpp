@@ -29,7 +29,7 @@ Parameter::Parameter(Module* owner, std::string name, Tensor initial)
   check(owner, "Parameter", "'", name_, "' needs an owner");
   check(is_floating(value_.dtype()), "Parameter", "'", name_, "' holds ", value_.dtype(), ": expected a floating dtype");
   owner->adopt("parameter", name_);
-  value_ = value_.detach();
+  value_ = value_.clone();  // its own memory in row-major order: updates write into it
   value_.set_requires_grad();
   owner->parameters_.push_back(this);
   static_cast<Leaf*>(node_of(value_))->label = path();
@@ -53,7 +53,7 @@ void Parameter::zero_grad() {
 void Parameter::set(const Tensor& value) { overwrite(value_, value, "parameter", path()); }
 
 Buffer::Buffer(Module* owner, std::string name, Tensor initial)
-    : owner_(owner), name_(std::move(name)), value_(initial.detach()) {
+    : owner_(owner), name_(std::move(name)), value_(initial.clone()) {
   check(owner, "Buffer", "'", name_, "' needs an owner");
   owner->adopt("buffer", name_);
   owner->buffers_.push_back(this);

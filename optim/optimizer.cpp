@@ -248,6 +248,13 @@ std::vector<Tensor> Optimizer::init(const Tensor& parameter, std::size_t group) 
   return out;
 }
 
+void Optimizer::reset_state() {
+  for (Entry& e : entries_) {
+    e.step = 0;
+    e.state.clear();
+  }
+}
+
 nn::State Optimizer::state() const {
   nn::State out;
   const auto number = [](std::int64_t value) { return tensor(std::vector<std::int64_t>{value}, {}); };

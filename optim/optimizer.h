@@ -108,6 +108,8 @@ class Optimizer {
   /// Adds parameters to an existing group, for heads that grow.
   void add_parameters(const std::vector<nn::Parameter*>& parameters, std::size_t group = 0);
 
+  /// Forgets moments and step counts, as if no step had been taken; masks and penalties stay.
+  void reset_state();
   /// Everything a resumed run needs, keyed by parameter name: "fc1.weight/m", "fc1.weight/step", masks, "steps".
   nn::State state() const;
   /// Strict about names and shapes: an Error lists what does not fit and changes nothing.

@@ -53,11 +53,17 @@ Tensor elementwise(Kernels::Fn<Elementwise> kernel, const Shape& shape, Options 
 
 [[noreturn]] void unsupported(std::string_view op, DType dtype) { fail(op, "is not defined on ", dtype); }
 
-/// The dtype in which an operation computes: bf16 goes through f32, integers where the operation takes none too.
+/// The dtype in which an operation computes: bf16 goes through f32, all integers and bool through i64 where the
+/// operation takes integers, and through f32 where it does not.
 DType working_dtype(bool integers, DType dtype) {
-  if (dtype == DType::bf16) return DType::f32;
-  if (is_floating(dtype) || (integers && dtype != DType::boolean)) return dtype;
-  return integers ? DType::i64 : DType::f32;  // a bool in arithmetic counts as the integer 0 or 1
+  if (is_floating(dtype)) return dtype == DType::bf16 ? DType::f32 : dtype;
+  return integers ? DType::i64 : DType::f32;
+}
+
+/// The dtype of the result: a bool in arithmetic counts as the integer 0 or 1.
+DType result_dtype(DType common, DType work) {
+  if (common == DType::boolean) return work;
+  return is_floating(common) == is_floating(work) ? common : work;
 }
 
 }  // namespace
@@ -134,8 +140,7 @@ void copy_to(void* values, DType dtype, const Tensor& source) {
 Tensor unary(std::size_t index, std::string_view op, bool integers, const Tensor& x) {
   const DType work = working_dtype(integers, x.dtype());
   if (work != x.dtype()) {
-    const Tensor y = unary(index, op, integers, cast(x, work));
-    return x.dtype() == DType::bf16 ? cast(y, DType::bf16) : y;
+    return cast(unary(index, op, integers, cast(x, work)), result_dtype(x.dtype(), work));
   }
   const auto kernel = kernels(x.device()).unary[index][static_cast<std::size_t>(work)];
   if (!kernel) unsupported(op, work);
@@ -147,8 +152,7 @@ Tensor binary(std::size_t index, std::string_view op, bool integers, const Tenso
   const DType common = promote(a.dtype(), b.dtype());
   const DType work = working_dtype(integers, common);
   if (a.dtype() != work || b.dtype() != work) {
-    const Tensor y = binary(index, op, integers, cast(a, work), cast(b, work));
-    return common == DType::bf16 ? cast(y, DType::bf16) : y;
+    return cast(binary(index, op, integers, cast(a, work), cast(b, work)), result_dtype(common, work));
   }
   const auto kernel = kernels(a.device()).binary[index][static_cast<std::size_t>(work)];
   if (!kernel) unsupported(op, work);
@@ -157,8 +161,7 @@ Tensor binary(std::size_t index, std::string_view op, bool integers, const Tenso
 
 Tensor compare(std::size_t index, std::string_view op, const Tensor& a, const Tensor& b) {
   check_same_device(op, a, b);
-  DType work = promote(a.dtype(), b.dtype());
-  if (work == DType::bf16) work = DType::f32;
+  const DType work = working_dtype(true, promote(a.dtype(), b.dtype()));
   if (a.dtype() != work || b.dtype() != work) return compare(index, op, cast(a, work), cast(b, work));
   const auto kernel = kernels(a.device()).compare[index][static_cast<std::size_t>(work)];
   if (!kernel) unsupported(op, work);

@@ -71,17 +71,23 @@ Rows rows_of(const Tensor& x, std::string_view op) {
   return job;
 }
 
+/// bf16 as f32, every integer as i64.
+Tensor widened(const Tensor& x) {
+  if (is_floating(x.dtype())) return x.dtype() == DType::bf16 ? cast(x, DType::f32) : x;
+  return cast(x, DType::i64);
+}
+
 const void* raw_or_null(const Tensor& x) { return x.defined() ? x.raw() : nullptr; }
 
 }  // namespace
 
 Tensor reduce(std::size_t index, std::string_view op, const Tensor& x, const std::vector<int>& axes, bool keepdim) {
-  // Small integers and bools are added up as i64: a count must not wrap at 255.
   if (x.dtype() == DType::bf16) return cast(reduce(index, op, cast(x, DType::f32), axes, keepdim), DType::bf16);
   const bool extreme = op == Max::name || op == Min::name;
-  if (!is_floating(x.dtype()) && x.dtype() != DType::i64 && !extreme)
-    return reduce(index, op, cast(x, DType::i64), axes, keepdim);
-  if (x.dtype() == DType::boolean) return cast(reduce(index, op, cast(x, DType::u8), axes, keepdim), x.dtype());
+  if (!is_floating(x.dtype()) && x.dtype() != DType::i64) {  // a sum of bools or bytes must not wrap at 255
+    const Tensor y = reduce(index, op, cast(x, DType::i64), axes, keepdim);
+    return extreme ? cast(y, x.dtype()) : y;
+  }
   const auto kernel = kernels(x.device()).reduce[index][static_cast<std::size_t>(x.dtype())];
   if (!kernel) fail(op, "is not defined on ", x.dtype());
   const Lines lines = lines_over(x, axes);
@@ -93,7 +99,7 @@ Tensor reduce(std::size_t index, std::string_view op, const Tensor& x, const std
 
 Tensor arg_reduce(bool smallest, const Tensor& x, int axis, bool keepdim) {
   const std::string_view op = smallest ? "argmin" : "argmax";
-  const Tensor wide = x.dtype() == DType::bf16 ? cast(x, DType::f32) : x.dtype() == DType::boolean ? cast(x, DType::u8) : x;
+  const Tensor wide = widened(x);
   const Lines lines = around(wide, axis);
   check(lines.n > 0, op, "of no elements: shape ", x.shape());
   Tensor out = empty(reduced_shape(x.shape(), {axis}, keepdim), {DType::i64, x.device()});
@@ -103,7 +109,7 @@ Tensor arg_reduce(bool smallest, const Tensor& x, int axis, bool keepdim) {
 }
 
 Tensor cumsum(const Tensor& x, int axis) {
-  const Tensor wide = is_floating(x.dtype()) ? (x.dtype() == DType::bf16 ? cast(x, DType::f32) : x) : cast(x, DType::i64);
+  const Tensor wide = widened(x);
   const Lines lines = around(wide, axis);
   Tensor out = empty(x.shape(), wide.options());
   const auto kernel = kernels(x.device()).cumsum[static_cast<std::size_t>(wide.dtype())];

@@ -104,7 +104,8 @@ struct Kernels {
   template <class Ops>
   using Table = std::array<std::array<Fn<Elementwise>, kDTypes>, Ops::size>;
 
-  // Folds over the lists of elementwise.h; a null entry means that the operation does not take that dtype.
+  // Folds over the lists of elementwise.h, for f32, f64 and, where an operation takes integers, i64; other dtypes
+  // are converted by the caller. A null entry means that the operation does not take that dtype.
   Table<UnaryOps> unary{};
   Table<BinaryOps> binary{};
   Table<CompareOps> compare{};                     // out is bool

@@ -29,8 +29,9 @@ inline To convert(From x) {
   } else return static_cast<To>(x);
 }
 
+// Out of line: one copy of each loop for the two places that call it.
 template <class To, class From>
-void copy_run(To* out, std::int64_t out_step, const From* in, std::int64_t in_step, std::int64_t n) {
+__attribute__((noinline)) void copy_run(To* out, std::int64_t out_step, const From* in, std::int64_t in_step, std::int64_t n) {
   if constexpr (std::is_same_v<To, From>) {
     if (out_step == 1 && in_step == 1) {
       std::memcpy(out, in, static_cast<std::size_t>(n) * sizeof(To));

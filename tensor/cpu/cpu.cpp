@@ -25,6 +25,8 @@ namespace stet::cpu {
   void fill_update(Kernels&);                                                                                  \
   template <class T>                                                                                           \
   void bias_activation(T*, std::int64_t, std::int64_t, std::int64_t, const T*, Activation);                    \
+  bool small_gemm_serves(const Gemm&);                                                                         \
+  void small_gemm(const Gemm&, const float*, const float*, float*, std::int64_t, std::int64_t);                \
   }
 STET_FOR_EACH_ISA(STET_DECLARE)
 
@@ -33,7 +35,7 @@ namespace {
 struct Choice {
   std::string_view name;
   Kernels table;
-  Epilogues epilogues;
+  GemmParts gemm;
 };
 
 #define STET_FILL(isa)                                                                                         \
@@ -44,7 +46,8 @@ struct Choice {
     isa::fill_rows(choice.table);                                                                              \
     isa::fill_random(choice.table);                                                                            \
     isa::fill_update(choice.table);                                                                            \
-    choice.epilogues = {isa::bias_activation<float>, isa::bias_activation<double>};                            \
+    choice.gemm = {isa::bias_activation<float>, isa::bias_activation<double>, isa::small_gemm_serves,          \
+                   isa::small_gemm};                                                                           \
   }
 
 std::string_view best_isa() {
@@ -97,7 +100,7 @@ const Choice& choice() {
 
 const Kernels& table() { return choice().table; }
 std::string_view isa() { return choice().name; }
-const Epilogues& epilogues() { return choice().epilogues; }
+const GemmParts& gemm_parts() { return choice().gemm; }
 
 }  // namespace stet::cpu
 

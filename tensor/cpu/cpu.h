@@ -16,12 +16,13 @@ void fill_copy(Kernels& table);
 void fill_indexing(Kernels& table);
 void fill_gemm(Kernels& table);
 
-using Epilogue32 = void (*)(float*, std::int64_t, std::int64_t, std::int64_t, const float*, Activation);
-using Epilogue64 = void (*)(double*, std::int64_t, std::int64_t, std::int64_t, const double*, Activation);
-struct Epilogues {
-  Epilogue32 f32;
-  Epilogue64 f64;
+/// What the GEMM takes from kernels/.
+struct GemmParts {
+  void (*epilogue32)(float*, std::int64_t, std::int64_t, std::int64_t, const float*, Activation);
+  void (*epilogue64)(double*, std::int64_t, std::int64_t, std::int64_t, const double*, Activation);
+  bool (*small_serves)(const Gemm&);
+  void (*small)(const Gemm&, const float*, const float*, float*, std::int64_t, std::int64_t);
 };
-const Epilogues& epilogues();
+const GemmParts& gemm_parts();
 
 }  // namespace stet::cpu

@@ -1,5 +1,5 @@
-// GEMM on OpenBLAS, single-threaded inside the project's own pool: the product is cut into tiles whose size
-// depends on the shape alone, and each tile gets its bias and activation while it is in cache.
+// GEMM: OpenBLAS, single-threaded inside the project's own pool, and kernels/gemm.cpp for small products. The
+// product is cut into tiles whose size depends on the shape alone; each gets its bias and activation in cache.
 #include <cblas.h>
 
 #include <algorithm>
@@ -21,16 +21,14 @@ void sgemm(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, blasint m, blasint n, blasint
 }
 
 struct Tiles {
-  std::int64_t rows, cols;          // of one tile
-  std::int64_t down, across;        // how many
+  std::int64_t rows, cols;    // of one tile
+  std::int64_t down, across;  // how many
 };
 
-/// Tiles of about a million multiply-adds or more, the larger side cut first.
-Tiles tiles_for(std::int64_t m, std::int64_t n, std::int64_t k) {
-  constexpr std::int64_t kWork = 400'000;
+/// Tiles of about `work` multiply-adds or more, at most 16, the larger side cut first.
+Tiles tiles_for(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t work, std::int64_t smallest) {
   Tiles t{m, n, 1, 1};
-  const auto work = [&] { return t.rows * t.cols * k; };
-  while (work() > 2 * kWork && t.down * t.across < 16 && (t.rows > 64 || t.cols > 64)) {
+  while (t.rows * t.cols * k > 2 * work && t.down * t.across < 16 && (t.rows > smallest || t.cols > smallest)) {
     if (t.rows >= t.cols) t.rows = (t.rows / 2 + 15) / 16 * 16;
     else t.cols = (t.cols / 2 + 15) / 16 * 16;
     t.down = (m + t.rows - 1) / t.rows;
@@ -39,41 +37,52 @@ Tiles tiles_for(std::int64_t m, std::int64_t n, std::int64_t k) {
   return t;
 }
 
-template <class T, class Epilogue>
-void gemm_typed(const Gemm& job, Epilogue epilogue) {
-  static std::once_flag once;
-  std::call_once(once, [] { openblas_set_num_threads(1); });
-  const Tiles t = tiles_for(job.m, job.n, std::max<std::int64_t>(job.k, 1));
-  const std::int64_t per_matrix = t.down * t.across;
+template <class T>
+void clear(T* c, std::int64_t rows, std::int64_t cols, std::int64_t ldc) {
+  for (std::int64_t i = 0; i < rows; ++i) std::fill_n(c + i * ldc, cols, T(0));
+}
+
+/// multiply(a, b, c, rows, cols) for every tile, then its epilogue.
+template <class T, class Multiply, class Epilogue>
+void for_tiles(const Gemm& job, const Tiles& t, const Multiply& multiply, Epilogue epilogue) {
+  const std::int64_t per_matrix = t.down * t.across, total = per_matrix * job.batch;
   const std::int64_t cost = job.m * job.n * std::max<std::int64_t>(job.k, 1) / per_matrix;
-  const std::int64_t per_chunk = per_matrix > 1 ? 1 : std::max<std::int64_t>(1, 200'000 / std::max<std::int64_t>(cost, 1));
-  const auto ta = job.transpose_a ? CblasTrans : CblasNoTrans, tb = job.transpose_b ? CblasTrans : CblasNoTrans;
-  const auto tile = [&](std::int64_t index) {
-    const std::int64_t batch = index / per_matrix, row = index % per_matrix / t.across * t.rows,
-                       col = index % t.across * t.cols;
-    const std::int64_t rows = std::min(t.rows, job.m - row), cols = std::min(t.cols, job.n - col);
-    const T* a = static_cast<const T*>(job.a) + batch * job.stride_a + (job.transpose_a ? row : row * job.lda);
-    const T* b = static_cast<const T*>(job.b) + batch * job.stride_b + (job.transpose_b ? col * job.ldb : col);
-    T* c = static_cast<T*>(job.c) + batch * job.stride_c + row * job.ldc + col;
-    if (job.k == 0) {
-      if (!job.accumulate)
-        for (std::int64_t i = 0; i < rows; ++i) std::fill_n(c + i * job.ldc, cols, T(0));
-    } else {
-      sgemm(ta, tb, static_cast<blasint>(rows), static_cast<blasint>(cols), static_cast<blasint>(job.k),
-            T(job.accumulate), a, static_cast<blasint>(job.lda), b, static_cast<blasint>(job.ldb), c,
-            static_cast<blasint>(job.ldc));
-    }
-    epilogue(c, rows, cols, job.ldc, job.bias ? static_cast<const T*>(job.bias) + col : nullptr, job.activation);
-  };
-  const std::int64_t total = per_matrix * job.batch;
+  const std::int64_t per_chunk = per_matrix > 1 ? 1 : 200'000 / std::max<std::int64_t>(cost, 1) + 1;
   parallel_for((total + per_chunk - 1) / per_chunk, [&](std::int64_t chunk) {
-    for (std::int64_t i = chunk * per_chunk; i < std::min(total, (chunk + 1) * per_chunk); ++i) tile(i);
+    for (std::int64_t i = chunk * per_chunk; i < std::min(total, (chunk + 1) * per_chunk); ++i) {
+      const std::int64_t batch = i / per_matrix, row = i % per_matrix / t.across * t.rows, col = i % t.across * t.cols;
+      const std::int64_t rows = std::min(t.rows, job.m - row), cols = std::min(t.cols, job.n - col);
+      const T* a = static_cast<const T*>(job.a) + batch * job.stride_a + (job.transpose_a ? row : row * job.lda);
+      const T* b = static_cast<const T*>(job.b) + batch * job.stride_b + (job.transpose_b ? col * job.ldb : col);
+      T* c = static_cast<T*>(job.c) + batch * job.stride_c + row * job.ldc + col;
+      if (job.k > 0) multiply(a, b, c, rows, cols);
+      else if (!job.accumulate) clear(c, rows, cols, job.ldc);
+      epilogue(c, rows, cols, job.ldc, job.bias ? static_cast<const T*>(job.bias) + col : nullptr, job.activation);
+    }
   });
 }
 
+template <class T, class Epilogue>
+void blas_gemm(const Gemm& job, Epilogue epilogue) {
+  static std::once_flag once;
+  std::call_once(once, [] { openblas_set_num_threads(1); });
+  const auto ta = job.transpose_a ? CblasTrans : CblasNoTrans, tb = job.transpose_b ? CblasTrans : CblasNoTrans;
+  const auto multiply = [&](const T* a, const T* b, T* c, std::int64_t rows, std::int64_t cols) {
+    sgemm(ta, tb, static_cast<blasint>(rows), static_cast<blasint>(cols), static_cast<blasint>(job.k),
+          T(job.accumulate), a, static_cast<blasint>(job.lda), b, static_cast<blasint>(job.ldb), c,
+          static_cast<blasint>(job.ldc));
+  };
+  for_tiles<T>(job, tiles_for(job.m, job.n, std::max<std::int64_t>(job.k, 1), 400'000, 64), multiply, epilogue);
+}
+
 void gemm_kernel(const Gemm& job) {
-  if (job.dtype == DType::f32) gemm_typed<float>(job, epilogues().f32);
-  else gemm_typed<double>(job, epilogues().f64);
+  const GemmParts& parts = gemm_parts();
+  if (job.dtype == DType::f64) return blas_gemm<double>(job, parts.epilogue64);
+  if (!parts.small_serves(job)) return blas_gemm<float>(job, parts.epilogue32);
+  const auto multiply = [&](const float* a, const float* b, float* c, std::int64_t rows, std::int64_t cols) {
+    parts.small(job, a, b, c, rows, cols);
+  };
+  for_tiles<float>(job, tiles_for(job.m, job.n, job.k, 100'000, 16), multiply, parts.epilogue32);
 }
 
 }  // namespace

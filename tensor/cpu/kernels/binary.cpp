@@ -43,19 +43,12 @@ void fill_binary(Kernels& table) {
   BinaryOps::for_each([&]<class Op>() {
     set_binary<Op, float>(table);
     set_binary<Op, double>(table);
-    if constexpr (Op::integers) {
-      set_binary<Op, std::int64_t>(table);
-      set_binary<Op, std::int32_t>(table);
-      set_binary<Op, std::uint8_t>(table);
-    }
+    if constexpr (Op::integers) set_binary<Op, std::int64_t>(table);
   });
   CompareOps::for_each([&]<class Op>() {
     set_compare<Op, float>(table);
     set_compare<Op, double>(table);
     set_compare<Op, std::int64_t>(table);
-    set_compare<Op, std::int32_t>(table);
-    set_compare<Op, std::uint8_t>(table);
-    set_compare<Op, bool>(table);
   });
   set_select<float>(table);
   set_select<double>(table);

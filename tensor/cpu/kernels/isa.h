@@ -19,6 +19,11 @@ void fill_update(Kernels& table);
 template <class T>
 void bias_activation(T* c, std::int64_t rows, std::int64_t cols, std::int64_t ldc, const T* bias, Activation act);
 
+/// Whether small_gemm is the better choice for this product.
+bool small_gemm_serves(const Gemm& job);
+/// One piece of C: a, b and c point at its first row and column.
+void small_gemm(const Gemm& job, const float* a, const float* b, float* c, std::int64_t rows, std::int64_t cols);
+
 inline constexpr std::int64_t kChunk = 16384;  ///< elements of one piece of work; never depends on thread count
 
 /// body(begin, end) over fixed pieces of [0, count).

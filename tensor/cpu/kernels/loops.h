@@ -33,8 +33,9 @@ inline void for_runs(const Elementwise& e, std::int64_t begin, std::int64_t end,
   }
 }
 
+// Out of line on purpose: one copy of each vectorised loop, however many places call it.
 template <class Op, class T, class R>
-inline void unary_run(R* __restrict out, const T* __restrict x, std::int64_t step, std::int64_t n) {
+__attribute__((noinline)) void unary_run(R* __restrict out, const T* __restrict x, std::int64_t step, std::int64_t n) {
   if (step == 1) {
     for (std::int64_t i = 0; i < n; ++i) out[i] = Op::eval(x[i]);
   } else {
@@ -43,7 +44,7 @@ inline void unary_run(R* __restrict out, const T* __restrict x, std::int64_t ste
 }
 
 template <class Op, class T, class R>
-inline void binary_run(R* __restrict out, const T* __restrict a, std::int64_t sa, const T* __restrict b,
+__attribute__((noinline)) void binary_run(R* __restrict out, const T* __restrict a, std::int64_t sa, const T* __restrict b,
                        std::int64_t sb, std::int64_t n) {
   if (sa == 1 && sb == 1) {
     for (std::int64_t i = 0; i < n; ++i) out[i] = Op::eval(a[i], b[i]);

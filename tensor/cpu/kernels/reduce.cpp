@@ -138,8 +138,6 @@ void fill_reduce(Kernels& table) {
   set<float>(table);
   set<double>(table);
   set<std::int64_t>(table);
-  set<std::int32_t>(table);
-  set<std::uint8_t>(table);
   table.cumsum[static_cast<std::size_t>(DType::f32)] = cumsum_kernel<float>;
   table.cumsum[static_cast<std::size_t>(DType::f64)] = cumsum_kernel<double>;
   table.cumsum[static_cast<std::size_t>(DType::i64)] = cumsum_kernel<std::int64_t>;

@@ -49,11 +49,7 @@ void fill_unary(Kernels& table) {
   UnaryOps::for_each([&]<class Op>() {
     set<Op, float>(table);
     set<Op, double>(table);
-    if constexpr (Op::integers) {
-      set<Op, std::int64_t>(table);
-      set<Op, std::int32_t>(table);
-      set<Op, std::uint8_t>(table);
-    }
+    if constexpr (Op::integers) set<Op, std::int64_t>(table);
   });
 }
 

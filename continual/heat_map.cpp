@@ -1,0 +1,162 @@
+// Accuracy matrices as an SVG picture.
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdio>
+#include <sstream>
+
+#include <stet/continual/report.h>
+#include <stet/tensor/error.h>
+
+namespace stet::continual {
+namespace {
+
+constexpr int kCell = 46, kGap = 2, kLeft = 74, kTop = 34, kBottom = 52, kRight = 16, kTitle = 46,
+              kLegend = 64;
+
+struct Colour {
+  double r, g, b;  ///< 0..255
+};
+
+/// cividis at even steps from 0 to 1.
+constexpr std::array<Colour, 9> kCividis{{{0, 34, 78},
+                                          {18, 53, 112},
+                                          {59, 73, 108},
+                                          {87, 93, 109},
+                                          {112, 113, 115},
+                                          {138, 134, 120},
+                                          {165, 156, 116},
+                                          {195, 179, 105},
+                                          {254, 232, 56}}};
+
+Colour colour_of(double value) {
+  const double at = std::clamp(value, 0.0, 1.0) * static_cast<double>(kCividis.size() - 1);
+  const auto low = std::min(static_cast<std::size_t>(at), kCividis.size() - 2);
+  const double part = at - static_cast<double>(low);
+  const Colour &a = kCividis[low], &b = kCividis[low + 1];
+  return {a.r + part * (b.r - a.r), a.g + part * (b.g - a.g), a.b + part * (b.b - a.b)};
+}
+
+std::string hex(const Colour& c) {
+  char text[8];
+  std::snprintf(text, sizeof text, "#%02x%02x%02x", static_cast<unsigned>(std::lround(c.r)),
+                static_cast<unsigned>(std::lround(c.g)), static_cast<unsigned>(std::lround(c.b)));
+  return text;
+}
+
+std::string escaped(const std::string& text) {
+  std::string out;
+  for (char c : text) switch (c) {
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&quot;";
+        break;
+      default:
+        out += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;  // control characters are not allowed in XML
+    }
+  return out;
+}
+
+void text(std::ostream& out, double x, double y, std::string_view attributes, const std::string& words) {
+  out << "<text x=\"" << x << "\" y=\"" << y << "\" " << attributes << '>' << escaped(words) << "</text>\n";
+}
+
+std::string task_name(const HeatMap& map, std::size_t i) {
+  return i < map.tasks.size() ? map.tasks[i] : std::to_string(i + 1);
+}
+
+void draw_cell(std::ostream& out, int x, int y, double value) {
+  const bool known = std::isfinite(value);
+  const Colour c = known ? colour_of(value) : Colour{236, 236, 236};
+  out << "<rect x=\"" << x << "\" y=\"" << y << "\" width=\"" << kCell - kGap << "\" height=\""
+      << kCell - kGap << "\" rx=\"3\" fill=\"" << hex(c) << "\"/>\n";
+  const bool dark = 0.299 * c.r + 0.587 * c.g + 0.114 * c.b < 140;
+  char number[16] = "–";
+  if (known) std::snprintf(number, sizeof number, "%.1f", 100 * value);
+  text(out, x + (kCell - kGap) / 2.0, y + (kCell - kGap) / 2.0 + 4.5,
+       dark ? "class=\"value\" fill=\"#ffffff\"" : "class=\"value\" fill=\"#1a1a1a\"", number);
+}
+
+int side_of(const HeatMap& map) { return kCell * map.matrix.tasks(); }
+
+void draw_map(std::ostream& out, const HeatMap& map, int x0, int y0) {
+  const int left = x0 + kLeft, top = y0 + kTop, side = side_of(map);
+  text(out, left + side / 2.0, y0 + 20, "class=\"title\"", map.title);
+  for (std::size_t i = 0; i < map.matrix.r.size(); ++i) {
+    const int y = top + kCell * static_cast<int>(i);
+    text(out, left - 8, y + kCell / 2.0 + 3, "class=\"row\"", task_name(map, i));
+    for (std::size_t j = 0; j < map.matrix.r[i].size(); ++j)
+      draw_cell(out, left + kCell * static_cast<int>(j), y, map.matrix.r[i][j]);
+    text(out, left + kCell * (static_cast<double>(i) + 0.5) - 1, top + side + 16, "class=\"column\"",
+         task_name(map, i));
+  }
+  text(out, left + side / 2.0, top + side + 36, "class=\"axis\"", "accuracy on task (%)");
+  const double x = x0 + 20, y = top + side / 2.0;
+  std::ostringstream turned;
+  turned << "class=\"axis\" transform=\"rotate(-90 " << x << ' ' << y << ")\"";
+  text(out, x, y, turned.str(), "after learning task");
+}
+
+void draw_legend(std::ostream& out, int x, int y, int height) {
+  out << "<defs><linearGradient id=\"scale\" x1=\"0\" y1=\"1\" x2=\"0\" y2=\"0\">\n";
+  for (std::size_t i = 0; i < kCividis.size(); ++i)
+    out << "<stop offset=\"" << static_cast<double>(i) / static_cast<double>(kCividis.size() - 1)
+        << "\" stop-color=\"" << hex(kCividis[i]) << "\"/>\n";
+  out << "</linearGradient></defs>\n<rect x=\"" << x << "\" y=\"" << y << "\" width=\"14\" height=\""
+      << height << "\" rx=\"3\" fill=\"url(#scale)\"/>\n";
+  for (int percent : {0, 25, 50, 75, 100})
+    text(out, x + 20, y + 4 + height * (100 - percent) / 100.0, "class=\"tick\"", std::to_string(percent));
+}
+
+}  // namespace
+
+void write_accuracy_matrices_svg(const std::filesystem::path& path, const std::string& title,
+                                 const std::vector<HeatMap>& maps, int columns) {
+  constexpr std::string_view kOp = "write_accuracy_matrices_svg";
+  check(!maps.empty() && columns > 0, kOp, maps.size(), " matrices in ", columns, " columns");
+  int side = 0;
+  for (const HeatMap& map : maps) {
+    check(map.matrix.tasks() > 0, kOp, "the matrix '", map.title, "' is empty");
+    for (const auto& row : map.matrix.r)
+      check(row.size() == map.matrix.r.size(), kOp, "the matrix '", map.title, "' has ", map.matrix.r.size(),
+            " rows and one of ", row.size(), " values");
+    side = std::max(side, side_of(map));
+  }
+  columns = std::min(columns, static_cast<int>(maps.size()));
+  const int rows = (static_cast<int>(maps.size()) + columns - 1) / columns;
+  const int wide = kLeft + side + kRight, high = kTop + side + kBottom;
+  const int width = columns * wide + kLegend, height = kTitle + rows * high;
+  std::ostringstream out;
+  out << "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" << width << "\" height=\"" << height
+      << "\" viewBox=\"0 0 " << width << ' ' << height << "\" role=\"img\" aria-label=\"" << escaped(title)
+      << "\" font-family=\"'DejaVu Sans', Verdana, sans-serif\">\n"
+      << "<style>.value{font-size:13px;text-anchor:middle}.title{font-size:14px;font-weight:bold;text-anchor:"
+         "middle}"
+         ".row{font-size:12px;text-anchor:end}.column{font-size:12px;text-anchor:middle}"
+         ".axis{font-size:12px;fill:#555;text-anchor:middle}.tick{font-size:11px;fill:#555}"
+         ".head{font-size:17px;font-weight:bold}</style>\n"
+      << "<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n";
+  text(out, 20, 30, "class=\"head\"", title);
+  for (std::size_t i = 0; i < maps.size(); ++i) {
+    const int at = static_cast<int>(i);
+    draw_map(out, maps[i], at % columns * wide, kTitle + at / columns * high);
+  }
+  draw_legend(out, columns * wide, kTitle + kTop, side - kGap);
+  out << "</svg>\n";
+  write_text_file(path, out.str());
+}
+
+void write_accuracy_matrix_svg(const std::filesystem::path& path, const AccuracyMatrix& matrix,
+                               const std::string& title, const std::vector<std::string>& tasks) {
+  write_accuracy_matrices_svg(path, title, {{"", matrix, tasks}}, 1);
+}
+
+}  // namespace stet::continual

@@ -1,0 +1,167 @@
+// The training step, the stages, the evaluation.
+#include <stet/continual/learner.h>
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+#include <map>
+
+#include <stet/data/loader.h>
+#include <stet/tensor/error.h>
+
+namespace stet::continual {
+namespace {
+
+constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace
+
+Tensor Context::mask_logits(const Tensor& logits, const Tensor& tasks) const {
+  return output_mask.defined() ? logits + index_select(output_mask, 0, tasks) : logits;
+}
+
+/// One training step; everything that a strategy can add stands here.
+double Learner::step(Context& context, Batch batch) {
+  for (const auto& s : strategies_) s->examples(context, batch);  // 1. examples
+  optimizer_.zero_grad();                                         // 2. parameterisation, 3. masks:
+  const Tensor logits = context.logits(batch);                    //    set up at the task's start
+  Tensor loss = mean(cross_entropy_rows(logits, batch.y));
+  for (const auto& s : strategies_)
+    if (const Tensor extra = s->loss(context, batch, logits); extra.defined())
+      loss = loss + extra;  // 4. loss
+  const double value = loss.item();
+  loss.backward();
+  optimizer_.step();  // 5. gradient transforms, 6. quadratic penalties; masks apply to value and state
+  ++steps_;
+  return value;
+}
+
+double Learner::train_stage(Context& context, const std::vector<int>& tasks) {
+  // Positions count through the tasks' examples one after the other.
+  std::vector<std::int64_t> starts{0};
+  for (int t : tasks)
+    starts.push_back(starts.back() + context.scenario.tasks[static_cast<std::size_t>(t)].train.size());
+  data::Loader loader(starts.back(), {.batch_size = options.batch_size},
+                      Generator(options.seed).fork("order").fork(static_cast<std::uint64_t>(context.task)));
+  double total = 0;
+  const std::int64_t steps = loader.batches() * options.epochs;
+  std::int64_t done = 0;
+  for (int epoch = 0; epoch < options.epochs; ++epoch)
+    while (const auto positions = loader.next()) {
+      Batch batch;
+      for (std::size_t k = 0; k < tasks.size(); ++k) {
+        std::vector<std::int64_t> mine;
+        for (std::int64_t at : *positions)
+          if (at >= starts[k] && at < starts[k + 1]) mine.push_back(at - starts[k]);
+        if (!mine.empty())
+          batch = join(batch, context.scenario.tasks[static_cast<std::size_t>(tasks[k])].train.batch(mine));
+      }
+      const double loss = step(context, std::move(batch));
+      total += loss;
+      ++done;
+      if (options.on_progress)
+        options.on_progress(
+            {context.task, static_cast<int>(context.scenario.tasks.size()), done, steps, loss});
+    }
+  return total / static_cast<double>(std::max<std::int64_t>(done, 1));
+}
+
+Context Learner::context_for(const Scenario& scenario) const {
+  Context context{model_, optimizer_, scenario, forward_, 0, {}};
+  if (scenario.setting == Setting::task_incremental) context.output_mask = scenario.output_mask();
+  return context;
+}
+
+void Learner::check_claims() const {
+  std::map<std::string, std::string> owners;
+  for (const auto& s : strategies_)
+    for (const std::string& claim : s->claims()) {
+      const auto [it, fresh] = owners.try_emplace(claim, s->name());
+      check(fresh, "Learner", "strategies '", it->second, "' and '", s->name(), "' both claim the ", claim);
+    }
+}
+
+void Learner::add(std::unique_ptr<Strategy> strategy) {
+  check(strategy != nullptr, "Learner", "no strategy to add");
+  strategies_.push_back(std::move(strategy));
+}
+
+std::vector<int> Learner::stage(int task, int tasks) const {
+  for (const auto& s : strategies_)
+    if (const auto chosen = s->training_tasks(task, tasks); chosen != std::vector<int>{task}) return chosen;
+  return {task};
+}
+
+Result Learner::run(const Scenario& scenario) {
+  check(!scenario.tasks.empty(), "run", "the scenario has no tasks");
+  check(options.epochs > 0, "run", options.epochs, " epochs");
+  check(!ran_, "run", "a learner runs once: its strategies remember the tasks that they have seen");
+  check_claims();
+  ran_ = true;
+  Result result;
+  result.setting = scenario.setting;
+  for (const auto& s : strategies_) result.strategies += (result.strategies.empty() ? "" : " + ") + s->name();
+  Context context = context_for(scenario);
+  const auto tasks = static_cast<int>(scenario.tasks.size());
+  int reads_before = 0;
+  for (const Task& task : scenario.tasks) {
+    reads_before += task.test.reads();
+    result.tasks.push_back(task.name);
+  }
+  result.accuracy.before = evaluate_all(scenario);
+  for (const auto& s : strategies_) s->begin(context);
+  for (int t = 0; t < tasks; ++t) {
+    const auto start = std::chrono::steady_clock::now();
+    context.task = t;
+    const std::vector<int> trained = stage(t, tasks);
+    if (trained.empty()) {  // nothing was learned, so there is nothing to measure
+      result.losses.push_back(kUnknown);
+      result.seconds.push_back(0);
+      result.accuracy.r.emplace_back(scenario.tasks.size(), kUnknown);
+      continue;
+    }
+    if (!options.keep_optimizer && t > 0) optimizer_.reset_state();
+    model_.train();
+    for (const auto& s : strategies_) s->begin_task(context);
+    result.losses.push_back(train_stage(context, trained));
+    for (const auto& s : strategies_) s->end_task(context);
+    result.seconds.push_back(seconds_since(start));
+    result.accuracy.r.push_back(evaluate_all(scenario));
+  }
+  result.steps = steps_;
+  result.test_reads = -reads_before;
+  for (const Task& task : scenario.tasks) result.test_reads += task.test.reads();
+  return result;
+}
+
+Tensor Learner::predict(const Tensor& x) {
+  const NoGrad no_grad;
+  const nn::EvalScope evaluation(model_);
+  return argmax(forward_(x), -1);
+}
+
+double Learner::evaluate(const Scenario& scenario, const Examples& examples) {
+  const NoGrad no_grad;
+  const nn::EvalScope evaluation(model_);
+  const Context context = context_for(scenario);
+  constexpr std::int64_t kBatch = 1000;
+  std::int64_t hits = 0;
+  for (std::int64_t at = 0; at < examples.size(); at += kBatch) {
+    const Batch batch = examples.range(at, std::min(at + kBatch, examples.size()));
+    const Tensor right = equal(argmax(context.logits(batch), -1), batch.y);
+    hits += static_cast<std::int64_t>(sum(right).item());
+  }
+  return examples.size() ? static_cast<double>(hits) / static_cast<double>(examples.size()) : kUnknown;
+}
+
+std::vector<double> Learner::evaluate_all(const Scenario& scenario) {
+  std::vector<double> row;
+  for (const Task& task : scenario.tasks) row.push_back(evaluate(scenario, task.test.read()));
+  return row;
+}
+
+}  // namespace stet::continual

@@ -1,0 +1,78 @@
+// The learner: trains a model on a scenario, task after task, and measures it after each. A training step has
+// one order: batch, forward, sum of losses, backward, gradient transforms, masked update.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include <stet/continual/metrics.h>
+#include <stet/continual/strategy.h>
+
+namespace stet::continual {
+
+struct Progress {
+  int task, tasks;
+  std::int64_t step, steps;  ///< of this task
+  double loss;
+};
+
+struct LearnerOptions {
+  std::int64_t batch_size = 64;
+  int epochs = 1;
+  std::uint64_t seed = 0;      ///< order of the examples
+  bool keep_optimizer = true;  ///< false: optimizer state starts fresh with every task
+  std::function<void(const Progress&)> on_progress = {};
+};
+
+struct Result {
+  std::string strategies;  ///< their names, joined by " + "
+  Setting setting = Setting::class_incremental;
+  std::vector<std::string> tasks;  ///< their names
+  AccuracyMatrix accuracy;
+  std::vector<double> losses;   ///< mean training loss of each task; NaN where nothing was trained
+  std::vector<double> seconds;  ///< of each task, ends of tasks included, evaluation not
+  std::int64_t steps = 0;
+  int test_reads = 0;  ///< how often the test splits were read
+};
+
+class Learner {
+ public:
+  /// `model` is any module that can be called with x; strategies are listed in the order in which they act.
+  template <class Model, class... Strategies>
+  Learner(Model& model, optim::Optimizer& optimizer, Strategies... strategies)
+      : model_(model), optimizer_(optimizer), forward_([&model](const Tensor& x) { return model(x); }) {
+    (strategies_.push_back(std::make_unique<Strategies>(std::move(strategies))), ...);
+  }
+
+  LearnerOptions options;
+
+  /// One more strategy, chosen at run time; it acts after those that are there.
+  void add(std::unique_ptr<Strategy> strategy);
+  Strategy& strategy(std::size_t i) const { return *strategies_.at(i); }
+
+  /// Learns all tasks in order and fills the accuracy matrix: reads every test split before the first task
+  /// and after each task. A learner runs once, since its strategies remember what they saw.
+  Result run(const Scenario& scenario);
+  /// Outputs for x, without a task: all outputs compete.
+  Tensor predict(const Tensor& x);
+  /// Accuracy on some examples, NaN for none; their task is used in task-incremental scenarios alone.
+  double evaluate(const Scenario& scenario, const Examples& examples);
+
+ private:
+  double step(Context& context, Batch batch);
+  double train_stage(Context& context, const std::vector<int>& tasks);
+  std::vector<double> evaluate_all(const Scenario& scenario);
+  Context context_for(const Scenario& scenario) const;
+  void check_claims() const;
+  std::vector<int> stage(int task, int tasks) const;
+
+  nn::Module& model_;
+  optim::Optimizer& optimizer_;
+  Forward forward_;
+  std::vector<std::unique_ptr<Strategy>> strategies_;
+  std::int64_t steps_ = 0;
+  bool ran_ = false;
+};
+
+}  // namespace stet::continual

@@ -1,0 +1,209 @@
+// The engine: accumulation, grad(), needed sides only, version counters, deep graphs, leaks.
+#include <sys/resource.h>
+
+#include <fstream>
+#include <thread>
+
+#include <stet/autograd/dot.h>
+#include <stet/autograd/engine.h>
+
+#include "support/catch.h"
+#include "support/samples.h"
+
+using namespace stet;
+using Catch::Matchers::Contains;
+
+namespace {
+
+Tensor leaf(std::initializer_list<float> values) {
+  Tensor t = tensor(values);
+  return t.set_requires_grad();
+}
+
+std::vector<double> values(const Tensor& t) { return t.to_vector<double>(); }
+
+}  // namespace
+
+TEST_CASE("backward accumulates into leaves; grad() touches nothing", "[engine]") {
+  const Tensor x = leaf({1, 2, 3});
+  sum(x * x).backward();
+  CHECK(values(x.grad()) == std::vector<double>{2, 4, 6});
+  sum(x * 3.0).backward();
+  CHECK(values(x.grad()) == std::vector<double>{5, 7, 9});
+  const auto g = grad(sum(x * x * x), {x});
+  CHECK(values(g[0]) == std::vector<double>{3, 12, 27});
+  CHECK(values(x.grad()) == std::vector<double>{5, 7, 9});
+}
+
+TEST_CASE("the gradients of two leaves never alias", "[engine]") {
+  const Tensor a = leaf({1, 2}), b = leaf({3, 4});
+  sum(a + b).backward();
+  sum(a * 2.0).backward();
+  CHECK(values(a.grad()) == std::vector<double>{3, 3});
+  CHECK(values(b.grad()) == std::vector<double>{1, 1});
+}
+
+TEST_CASE("grad of inner tensors and of several at once", "[engine]") {
+  const Tensor x = leaf({2});
+  const Tensor y = x * x, z = y * 3.0 + x;
+  const auto g = grad(sum(z), {y, x, z});
+  CHECK(g[0].item() == 3);
+  CHECK(g[1].item() == 13);
+  CHECK(g[2].item() == 1);
+}
+
+TEST_CASE("second and third derivatives", "[engine]") {
+  const Tensor x = leaf({2});
+  Tensor y = sum(pow(x, 4.0));
+  std::vector<double> seen;
+  for (int order = 1; order <= 3; ++order) {
+    y = sum(grad(y, {x}, {.create_graph = true})[0]);
+    seen.push_back(y.item());
+  }
+  CHECK(seen == std::vector<double>{32, 48, 48});
+}
+
+TEST_CASE("a frozen weight costs no gradient product and keeps no input", "[engine]") {
+  const Tensor x = test::spread({64, 256}, -1, 1, 1, f32), w = test::spread({256, 256}, -1, 1, 2, f32);
+  const Tensor b = zeros({256}).set_requires_grad();
+  const auto before = memory_stats();
+  const Tensor h = linear(x * 1.0, w, b);  // only the bias learns: the product of x is not needed again
+  (void)h;
+  // x * 1.0 would be kept for the weight's gradient. A bias alone still holds it (it shares linear's node), so
+  // freeze the bias too and nothing at all is kept.
+  const Tensor frozen = linear(x * 1.0, w, zeros({256}));
+  CHECK_FALSE(frozen.requires_grad());
+  CHECK(memory_stats().live_bytes - before.live_bytes <= 3 * 64 * 256 * 4 + 4 * 256 + 64);
+  const Tensor through = relu(leaf({1, 2}));
+  const Tensor z = matmul(reshape(through, {1, 2}), tensor({{1.f, 2.f}, {3.f, 4.f}}));
+  const auto live = memory_stats().live_tensors;
+  sum(z).backward();
+  CHECK(memory_stats().live_tensors <= live + 1);  // the leaf's gradient, minus what backward freed
+}
+
+TEST_CASE("an input changed in place after it was saved makes backward throw", "[engine][misuse]") {
+  const Tensor x = leaf({1, 2}), c = tensor({3.f, 4.f});
+  const Tensor y = sum(x * c);
+  c.fill_(0);
+  CHECK_THROWS_WITH(y.backward(), Contains("[mul] input 1 (2,) was modified in place after it was saved"));
+  const Tensor a = leaf({1, 2});
+  Tensor e = exp(a);
+  const Tensor loss = sum(e * 2.0);
+  {
+    const NoGrad no_grad;
+    e.fill_(1);
+  }
+  CHECK_THROWS_WITH(loss.backward(), Contains("[exp] its result (2,) was modified in place"));
+  // Views share the counter.
+  const Tensor base = tensor({1.f, 2.f, 3.f, 4.f});
+  const Tensor part = sum(x * slice(base, 0, 0, 2));
+  slice(base, 0, 3, 4).fill_(9);
+  CHECK_THROWS_WITH(part.backward(), Contains("modified in place"));
+}
+
+TEST_CASE("misuse of backward and grad", "[engine][misuse]") {
+  const Tensor x = leaf({1, 2, 3});
+  CHECK_THROWS_WITH((x * 2.0).backward(), Contains("needs a one-element loss or an explicit seed, got shape (3,)"));
+  CHECK_THROWS_WITH((x * 2.0).backward(ones({2})), Contains("seed f32 (2,) for a loss f32 (3,)"));
+  CHECK_THROWS_WITH(tensor({1.f}).backward(), Contains("does not depend on any tensor that asks for gradients"));
+  const Tensor y = sum(x * x);
+  y.backward();
+  CHECK_THROWS_WITH(y.backward(), Contains("was freed by an earlier backward"));
+  const Tensor kept = sum(x * x);
+  kept.backward({}, true);
+  CHECK_NOTHROW(kept.backward());
+  CHECK_THROWS_WITH(grad(sum(x), {tensor({1.f})}), Contains("tensor 0 (1,) does not ask for gradients"));
+  const Tensor other = leaf({1});
+  CHECK_THROWS_WITH(grad(sum(x), {other}), Contains("the loss does not depend on tensor 0"));
+  CHECK_FALSE(grad(sum(x), {other}, {.allow_unused = true})[0].defined());
+  CHECK_THROWS_WITH(x.fill_(1), Contains("in-place write to a tensor (3,) that records history"));
+  CHECK_THROWS_WITH((x * 2.0).set_requires_grad(), Contains("was computed from others"));
+  CHECK_THROWS_WITH((x * 2.0).grad(), Contains("only leaves keep a gradient"));
+  CHECK_THROWS_WITH(arange(3).set_requires_grad(), Contains("holds i64"));
+  CHECK_THROWS_WITH(x.set_grad(ones({4})), Contains("gradient (4,) for tensor (3,)"));
+}
+
+TEST_CASE("a pass that throws leaves the graph usable", "[engine]") {
+  const Tensor x = leaf({1, 2}), c = tensor({3.f, 4.f});
+  const Tensor inner = x * 2.0, y = sum(inner * c) + sum(inner);
+  c.fill_(1);
+  CHECK_THROWS(y.backward({}, true));
+  x.set_grad(Tensor());
+  const Tensor fresh = sum(inner * 5.0);
+  fresh.backward();
+  CHECK(values(x.grad()) == std::vector<double>{10, 10});
+}
+
+TEST_CASE("NoGrad and detach cut the history", "[engine]") {
+  const Tensor x = leaf({1, 2});
+  {
+    const NoGrad no_grad;
+    CHECK_FALSE((x * 2.0).requires_grad());
+  }
+  CHECK((x * 2.0).requires_grad());
+  CHECK_FALSE(x.detach().requires_grad());
+  x.detach().fill_(7);  // shares memory
+  CHECK(values(x) == std::vector<double>{7, 7});
+}
+
+TEST_CASE("nothing stays alive after a graph is gone", "[engine][leak]") {
+  const auto before = memory_stats();
+  {
+    const Tensor x = leaf({1, 2, 3});
+    const Tensor y = sum(tanh(x) * exp(x) + softmax(x));
+    const auto g = grad(y, {x}, {.create_graph = true});
+    sum(square(g[0])).backward();
+  }
+  CHECK(memory_stats().live_tensors == before.live_tensors);
+  CHECK(memory_stats().live_bytes == before.live_bytes);
+}
+
+TEST_CASE("two threads may not write one leaf's gradient at once, but may share it for forward", "[engine][threads]") {
+  const Tensor w = leaf({1, 2, 3, 4});
+  std::vector<std::thread> workers;
+  std::vector<double> results(4);
+  for (std::size_t i = 0; i < results.size(); ++i)
+    workers.emplace_back([&, i] { results[i] = grad(sum(w * w * static_cast<double>(i + 1)), {w})[0].to_vector<double>()[0]; });
+  for (auto& worker : workers) worker.join();
+  CHECK(results == std::vector<double>{2, 4, 6, 8});
+}
+
+namespace {
+
+std::int64_t resident_bytes() {
+  std::ifstream statm("/proc/self/statm");
+  std::int64_t size = 0, resident = 0;
+  statm >> size >> resident;
+  return resident * 4096;
+}
+
+template <class Step>
+void deep_chain(const char* name, const Step& step, std::int64_t length, double bytes_a_node) {
+  const Tensor x = scalar(0.5).set_requires_grad();
+  const std::int64_t before = resident_bytes();
+  Tensor y = x;
+  for (std::int64_t i = 0; i < length; ++i) y = step(y);
+  const double used = static_cast<double>(resident_bytes() - before) / static_cast<double>(length);
+  INFO(name << ": " << used << " bytes a node");
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+  CHECK(used <= bytes_a_node);
+#endif
+  y.backward();
+  CHECK(x.grad().defined());
+}
+
+}  // namespace
+
+TEST_CASE("a chain of a million nodes needs no stack and 400 bytes a node", "[engine][deep]") {
+  // This process's stack is limited from outside by the test entry house/deep_graph (ulimit -s 1024).
+  deep_chain("mul", [](const Tensor& t) { return t * 1.0000001; }, 1'000'000, 400);
+  deep_chain("tanh", [](const Tensor& t) { return tanh(t); }, 1'000'000, 400);
+  deep_chain("view", [](const Tensor& t) { return reshape(t, t.rank() ? Shape{} : Shape{1}); }, 1'000'000, 400);
+}
+
+TEST_CASE("graph_to_dot shows operations, shapes and edges", "[engine][dot]") {
+  const Tensor x = leaf({1, 2});
+  const std::string dot = graph_to_dot(sum(tanh(x) + x));
+  CHECK_THAT(dot, Contains("digraph stet") && Contains("tanh\\nf32 (2,)") && Contains("add") && Contains("leaf"));
+  CHECK(std::count(dot.begin(), dot.end(), '>') == 4);  // tanh<-x, add<-tanh, add<-x, sum<-add
+}

@@ -1,0 +1,154 @@
+// Losses: closed forms, reductions, extreme inputs, gradients by finite differences, and misuse. Their
+// numbers against PyTorch: nn_golden_test.cpp.
+#include <stet/autograd/gradcheck.h>
+#include <stet/nn/losses.h>
+
+#include <cmath>
+
+#include "support/catch.h"
+#include "support/message.h"
+#include "support/samples.h"
+
+using namespace stet;
+using Catch::Matchers::Contains;
+using nn::Reduction;
+using test::message_of;
+using test::spread;
+
+namespace {
+
+Tensor targets(const std::vector<std::int64_t>& values) { return tensor(values); }
+bool is_nan(const Tensor& x) { return std::isnan(x.item()); }
+
+}  // namespace
+
+TEST_CASE("Cross-entropy of a closed form") {
+  const Tensor logits = zeros({3, 4}, f64);
+  CHECK(nn::cross_entropy(logits, targets({0, 1, 3})).item() == Approx(std::log(4)));
+  CHECK(nn::cross_entropy(logits, targets({0, 1, 3}), {.label_smoothing = 0.3}).item() ==
+        Approx(std::log(4)));
+  CHECK(nn::cross_entropy(logits, targets({0, 1, 3}), {.reduction = Reduction::sum}).item() ==
+        Approx(3 * std::log(4)));
+  CHECK(nn::cross_entropy(logits, targets({0, 1, 3}), {.reduction = Reduction::none}).shape() == Shape{3});
+  CHECK(nn::cross_entropy(logits, targets({0, 1, 3}), {.reduction = Reduction::batch_mean}).item() ==
+        Approx(std::log(4)));
+}
+
+TEST_CASE("Cross-entropy divides by the weight of the targets it counts") {
+  const Tensor logits = spread({3, 2}, -1, 1, 0);
+  const auto row = [&](int i, std::int64_t t) {
+    return nn::cross_entropy(slice(logits, 0, i, i + 1), targets({t})).item();
+  };
+  CHECK(nn::cross_entropy(logits, targets({0, 1, -100})).item() == Approx((row(0, 0) + row(1, 1)) / 2));
+  CHECK(nn::cross_entropy(logits, targets({0, 1, 7}), {.ignore_index = 7}).item() ==
+        Approx((row(0, 0) + row(1, 1)) / 2));
+  const Tensor weight = tensor({3.0, 1.0});
+  CHECK(nn::cross_entropy(logits, targets({0, 1, 0}), {.weight = weight}).item() ==
+        Approx((3 * row(0, 0) + row(1, 1) + 3 * row(2, 0)) / 7));
+  CHECK(nn::cross_entropy(logits, targets({0, 1, -100}), {.weight = weight}).item() ==
+        Approx((3 * row(0, 0) + row(1, 1)) / 4));
+  CHECK(is_nan(nn::cross_entropy(logits, targets({-100, -100, -100}))));
+  CHECK(is_nan(nn::cross_entropy(logits, targets({-100, -100, -100}), {.weight = weight})));
+}
+
+TEST_CASE("Losses survive extreme inputs") {
+  CHECK(nn::cross_entropy(tensor({{1e4f, -1e4f}}), targets({0})).item() == 0);
+  CHECK(nn::cross_entropy(tensor({{1e4f, -1e4f}}), targets({1})).item() == Approx(2e4));
+  CHECK(nn::bce_with_logits(tensor({-80.0f}), tensor({0.0f})).item() ==
+        Approx(std::exp(-80.0)).epsilon(1e-5));
+  CHECK(nn::bce_with_logits(tensor({80.0f}), tensor({1.0f})).item() == Approx(std::exp(-80.0)).epsilon(1e-5));
+  CHECK(nn::bce_with_logits(tensor({1e30f}), tensor({0.0f})).item() == Approx(1e30));
+  CHECK(nn::huber(tensor({1e30f}), tensor({0.0f})).item() == Approx(1e30));
+  CHECK(nn::kl_div(tensor({-1.0f, -2.0f}), tensor({0.0f, 1.0f}), {.reduction = Reduction::sum}).item() ==
+        Approx(2));
+  CHECK(is_nan(nn::kl_div(tensor({-1.0f}), tensor({-0.5f}))));
+}
+
+TEST_CASE("Reductions agree with each other") {
+  const Tensor x = spread({4, 3}, -2, 2, 1), t = spread({4, 3}, 0.1, 0.9, 2);
+  const auto agree = [&](const auto& loss) {
+    const Tensor each = loss(Reduction::none);
+    CHECK(each.shape() == x.shape());
+    CHECK(loss(Reduction::sum).item() == Approx(sum(each).item()));
+    CHECK(loss(Reduction::mean).item() == Approx(sum(each).item() / 12));
+    CHECK(loss(Reduction::batch_mean).item() == Approx(sum(each).item() / 4));
+  };
+  agree([&](Reduction r) { return nn::mse(x, t, r); });
+  agree([&](Reduction r) { return nn::huber(x, t, {.reduction = r}); });
+  agree([&](Reduction r) { return nn::bce_with_logits(x, t, {.reduction = r}); });
+  agree([&](Reduction r) { return nn::kl_div(x, t, {.reduction = r}); });
+  CHECK_THAT(message_of([] { nn::mse(scalar(1), scalar(1), Reduction::batch_mean); }),
+             Contains("[mse] batch_mean"));
+}
+
+TEST_CASE("Gradients of the losses") {
+  const Tensor x = spread({5, 3}, -2, 2, 3), t = spread({5, 3}, 0.1, 0.9, 4);
+  const auto right = [](const auto& loss, const std::vector<Tensor>& inputs) {
+    const auto result = gradcheck(loss, inputs);
+    CHECK(result.ok);
+  };
+  using Inputs = const std::vector<Tensor>&;
+  right([](Inputs in) { return nn::mse(in[0], in[1]); }, {x, t});
+  right([](Inputs in) { return nn::huber(in[0], in[1], {.delta = 0.7}); }, {x, t});
+  right(
+      [](Inputs in) {
+        return nn::bce_with_logits(in[0], in[1], {.pos_weight = tensor({0.5, 2.0, 1.0})});
+      },
+      {x, t});
+  right([](Inputs in) { return nn::kl_div(in[0], in[1]); }, {x, t});
+  right([](Inputs in) { return nn::kl_div(in[0], in[1], {.log_target = true}); }, {x, t});
+  right(
+      [](Inputs in) {
+        return nn::cross_entropy(in[0], targets({0, 2, -100, 1, 1}),
+                                 {.weight = tensor({1.0, 2.0, 0.5}), .label_smoothing = 0.1});
+      },
+      {x});
+}
+
+TEST_CASE("Losses name what does not fit") {
+  const Tensor x = ones({4, 3});
+  CHECK_THAT(message_of([&] { nn::mse(x, ones({4})); }),
+             Contains("[mse] input (4, 3) and target (4,) must have the same shape"));
+  CHECK_THAT(message_of([&] {
+               nn::huber(x, ones({4, 1}));
+             }),
+             Contains("[huber] input (4, 3) and target (4, 1)"));
+  CHECK_THAT(message_of([&] { nn::huber(x, x, {.delta = 0}); }), Contains("delta 0 must be positive"));
+  CHECK_THAT(message_of([&] { nn::bce_with_logits(x, ones({3})); }), Contains("[bce_with_logits]"));
+  CHECK_THAT(message_of([&] { nn::bce_with_logits(x, x, {.pos_weight = ones({4})}); }), Contains("(4,)"));
+  CHECK_THAT(message_of([&] {
+               nn::bce_with_logits(ones({3}), ones({3}), {.pos_weight = ones({2, 3})});
+             }),
+             Contains("pos_weight (2, 3) does not broadcast to logits (3,)"));
+  CHECK_THAT(message_of([&] { nn::kl_div(x, ones({3})); }), Contains("[kl_div]"));
+  CHECK_THAT(message_of([&] { nn::mse(ones({3}, i64), ones({3}, i64)); }), Contains("[mse] input holds i64"));
+  CHECK_THAT(message_of([&] {
+               nn::cross_entropy(x, targets({0, 1}));
+             }),
+             Contains("[cross_entropy] target (2,) for logits (4, 3): expected (4,)"));
+  CHECK_THAT(message_of([&] {
+               nn::cross_entropy(x, targets({0, 1, 3, 0}));
+             }),
+             Contains("target 3 at position 2 is out of range for 3 classes"));
+  CHECK_THAT(message_of([&] { nn::cross_entropy(x, ones({4})); }),
+             Contains("target holds f32, expected i64"));
+  CHECK_THAT(message_of([&] {
+               nn::cross_entropy(x, targets({0, 1, 2, 0}), {.weight = ones({2})});
+             }),
+             Contains("weight (2,) for 3 classes"));
+  CHECK_THAT(message_of([&] {
+               nn::cross_entropy(x, targets({0, 1, 2, 0}), {.label_smoothing = 1.5});
+             }),
+             Contains("label smoothing 1.5"));
+}
+
+TEST_CASE("Accuracy") {
+  const Tensor logits = tensor({{0.1f, 0.9f}, {0.8f, 0.2f}, {0.3f, 0.7f}, {0.6f, 0.4f}});
+  CHECK(nn::accuracy(logits, targets({1, 0, 0, 0})) == 0.75);
+  CHECK(nn::accuracy(reshape(logits, {2, 2, 2}), reshape(targets({1, 0, 1, 0}), {2, 2})) == 1);
+  CHECK_THAT(message_of([&] {
+               nn::accuracy(logits, targets({1, 0}));
+             }),
+             Contains("[accuracy] target (2,) for logits (4, 2)"));
+  CHECK_THAT(message_of([&] { nn::accuracy(zeros({0, 2}), zeros({0}, i64)); }), Contains("no rows"));
+}
