@@ -18,23 +18,6 @@ std::vector<std::int64_t> evenly_spaced(std::int64_t count, std::int64_t wanted)
   return out;
 }
 
-/// d log p(c | x) / d logits = e_c - p, times sqrt(p_c): squared and summed over c this is the exact Fisher.
-std::vector<Tensor> exact_seeds(const Tensor& logits) {
-  const NoGrad no_grad;
-  const Tensor p = softmax(logits), root = sqrt(p);
-  const std::int64_t n = logits.shape()[0], classes = logits.shape()[1];
-  std::vector<Tensor> seeds;
-  for (std::int64_t c = 0; c < classes; ++c) {
-    const Tensor weight = slice(root, 1, c, c + 1);
-    if (max(weight).item() == 0) continue;  // an output outside the task
-    const Tensor hit = one_hot(full({n}, static_cast<double>(c), DType::i64), classes, logits.options());
-    seeds.push_back(weight * (hit - p));
-  }
-  return seeds;
-}
-
-/// A draw from p(. | x) for each example, by inversion. `uniforms` (n,) f64 belong to the examples, so that
-/// cutting them into other batches does not change their labels.
 Tensor sampled_labels(const Tensor& logits, const Tensor& uniforms) {
   const NoGrad no_grad;
   const Tensor sums = cumsum(softmax(cast(logits, DType::f64)), -1);
@@ -49,7 +32,7 @@ std::vector<Tensor> batch_sum(Context& context, const Batch& batch, const std::v
   check(logits.rank() == 2, "fisher", "logits ", logits.shape(), ": expected (examples, outputs)");
   switch (kind) {
     case Fisher::exact:
-      return squared_gradients(logits, exact_seeds(logits), parameters);
+      return squared_gradients(logits, exact_fisher_seeds(logits), parameters);
     case Fisher::sampled:
       return squared_gradients(cross_entropy_rows(logits, sampled_labels(logits, uniforms)), parameters);
     case Fisher::empirical:
@@ -73,6 +56,23 @@ std::string_view name_of(Fisher kind) {
   return names[static_cast<int>(kind)];
 }
 
+/// d log p(c | x) / d logits = e_c - p, times sqrt(p_c): squared and summed over c this is the exact Fisher.
+std::vector<Tensor> exact_fisher_seeds(const Tensor& logits) {
+  const NoGrad no_grad;
+  const Tensor p = softmax(logits), root = sqrt(p);
+  const std::int64_t n = logits.shape()[0], classes = logits.shape()[1];
+  std::vector<Tensor> seeds;
+  for (std::int64_t c = 0; c < classes; ++c) {
+    const Tensor weight = slice(root, 1, c, c + 1);
+    if (max(weight).item() == 0) continue;  // an output outside the task
+    const Tensor hit = one_hot(full({n}, static_cast<double>(c), DType::i64), classes, logits.options());
+    seeds.push_back(weight * (hit - p));
+  }
+  return seeds;
+}
+
+/// A draw from p(. | x) for each example, by inversion. `uniforms` (n,) f64 belong to the examples, so that
+/// cutting them into other batches does not change their labels.
 nn::State fisher_diagonal(Context& context, const Examples& examples, const FisherOptions& options) {
   check(examples.size() > 0, "fisher", "needs at least one example");
   check(options.batch_size > 0, "fisher", "batch size ", options.batch_size);

@@ -29,4 +29,8 @@ struct FisherOptions {
 /// empty. Source: Kirkpatrick et al. 2017; variants as in van de Ven 2025 (arXiv:2502.11756).
 nn::State fisher_diagonal(Context& context, const Examples& examples, const FisherOptions& options = {});
 
+/// The seeds of the exact Fisher for squared_gradients(): one (n, classes) tensor per label that is possible for
+/// some example, sqrt(p_c) (e_c - p).
+std::vector<Tensor> exact_fisher_seeds(const Tensor& logits);
+
 }  // namespace stet::continual

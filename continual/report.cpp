@@ -118,13 +118,27 @@ std::string table(const std::vector<Summary>& summaries) {
   return out;
 }
 
-std::string table(const AccuracyMatrix& matrix) {
+std::string table(const std::vector<HeatMap>& maps) {
   std::string out;
-  for (const auto& row : matrix.r) {
-    for (double value : row) out += padded(number(100 * value, 1), 7);
-    out += '\n';
+  int rows = 0;
+  const auto cell = [](double value) { return padded(number(100 * value, 1), 6); };
+  const auto width = [](const HeatMap& map) {
+    return std::max<std::size_t>(6 * map.matrix.r.size(), width_of(map.title) + 2);
+  };
+  for (const HeatMap& map : maps) {
+    out += "  " + padded(map.title, width(map), true);
+    rows = std::max(rows, map.matrix.tasks());
   }
-  return out;
+  for (int i = 0; i < rows; ++i) {
+    out += '\n';
+    for (const HeatMap& map : maps) {
+      std::string line;
+      if (i < map.matrix.tasks())
+        for (double value : map.matrix.r[static_cast<std::size_t>(i)]) line += cell(value);
+      out += "  " + padded(line, width(map), true);
+    }
+  }
+  return out + '\n';
 }
 
 void write_text_file(const std::filesystem::path& path, std::string_view text) {

@@ -19,6 +19,13 @@ struct Run {
   Result result;
 };
 
+/// One accuracy matrix with its title.
+struct HeatMap {
+  std::string title;
+  AccuracyMatrix matrix;
+  std::vector<std::string> tasks;  ///< names; numbers where there are none
+};
+
 /// The runs of one label in one setting.
 struct Summary {
   Setting setting = Setting::class_incremental;
@@ -33,20 +40,15 @@ std::vector<Summary> summarise(const std::vector<Run>& runs);
 /// A table for people: ACC and forgetting in percent and seconds, mean ± sample standard deviation over the
 /// runs; "–" where there is no number.
 std::string table(const std::vector<Summary>& summaries);
-/// The matrix in percent, a row for each task that was learned.
-std::string table(const AccuracyMatrix& matrix);
+/// Matrices in percent beside each other, each under its title: a row for each task learned, a column for
+/// each task.
+std::string table(const std::vector<HeatMap>& maps);
 
 /// All runs with their matrices, the summaries and the definitions of the metrics, as JSON. NaN is null.
 /// `about`: what the results came from (command, options, versions). Replaces the file as a whole.
 void write_results_json(const std::filesystem::path& path, const std::vector<Run>& runs,
                         const std::map<std::string, std::string>& about = {});
 
-/// One accuracy matrix in a picture.
-struct HeatMap {
-  std::string title;
-  AccuracyMatrix matrix;
-  std::vector<std::string> tasks;  ///< names; numbers where there are none
-};
 /// Heat maps with numbers in percent as an SVG picture, `columns` beside each other. The colours (cividis,
 /// Nuñez et al. 2018) look alike to people with and without colour blindness and fall in order of lightness.
 /// NaN is "–".

@@ -1,5 +1,5 @@
-// Elastic weight consolidation (Kirkpatrick et al. 2017): lambda / 2 sum_i F_i (theta_i - theta*_i)^2, with
-// the Fisher diagonal F of each earlier task, folded into the optimizer's update.
+// Elastic weight consolidation (Kirkpatrick et al. 2017): lambda / 2 sum_i F_i (theta_i - theta*_i)^2 with
+// the Fisher diagonal F of each earlier task, inside the optimizer's update.
 #pragma once
 
 #include <stet/continual/importance.h>
@@ -8,18 +8,17 @@ namespace stet::continual {
 
 struct EwcOptions {
   double lambda = 400;
-  bool online =
-      false;  ///< one running Fisher, F <- gamma F + F_task, and the last anchor (Schwarz et al. 2018)
+  bool online = false;  ///< one running F <- gamma F + F_task, and the last anchor (Schwarz et al. 2018)
   double gamma = 1;
   FisherOptions fisher = {};
 };
 
 class Ewc final : public Strategy {
  public:
-  explicit Ewc(EwcOptions options = {}) : options_(std::move(options)) {}
+  explicit Ewc(EwcOptions options = {}) : options_(options) {}
   std::string name() const override { return options_.online ? "online ewc" : "ewc"; }
   std::vector<std::string> claims() const override { return {"penalty 'ewc'"}; }
-  void begin_task(Context& context) override;  // a resumed run has its penalties again
+  void begin_task(Context& context) override;
   void end_task(Context& context) override;
   nn::State state() const override { return saved_; }
   void load(const nn::State& state) override { saved_ = state; }

@@ -51,6 +51,20 @@ TEST_CASE("Cross-entropy divides by the weight of the targets it counts") {
   CHECK(is_nan(nn::cross_entropy(logits, targets({-100, -100, -100}), {.weight = weight})));
 }
 
+TEST_CASE("Losses of closed forms") {
+  const Tensor x = tensor({0.5, -3.0}), zero = zeros({2}, f64);
+  CHECK(same(nn::mse(x, zero, Reduction::none), tensor({0.25, 9.0})));
+  CHECK(same(nn::huber(x, zero, {.reduction = Reduction::none}), tensor({0.125, 2.5})));
+  CHECK(same(nn::huber(x, zero, {.delta = 4, .reduction = Reduction::none}), tensor({0.125, 4.5})));
+  CHECK(nn::bce_with_logits(zero, tensor({0.0, 1.0})).item() == Approx(std::log(2)));
+  CHECK(nn::bce_with_logits(zero, tensor({0.0, 1.0}), {.pos_weight = scalar(3, f64)}).item() ==
+        Approx(2 * std::log(2)));
+  const Tensor p = tensor({0.25, 0.75});
+  CHECK(nn::kl_div(log(p), p).item() == Approx(0).margin(1e-15));
+  CHECK(nn::kl_div(log(tensor({0.5, 0.5})), p, {.reduction = Reduction::sum}).item() ==
+        Approx(0.25 * std::log(0.5) + 0.75 * std::log(1.5)));
+}
+
 TEST_CASE("Losses survive extreme inputs") {
   CHECK(nn::cross_entropy(tensor({{1e4f, -1e4f}}), targets({0})).item() == 0);
   CHECK(nn::cross_entropy(tensor({{1e4f, -1e4f}}), targets({1})).item() == Approx(2e4));

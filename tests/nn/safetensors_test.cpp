@@ -94,11 +94,11 @@ std::vector<Corrupt> corrupt_lengths_and_json() {
       {"leading space", file_of(" {" + kX + "}", 8), "found \" \", expected '{'"},
       {"byte order mark", file_of("\xef\xbb\xbf{" + kX + "}", 8), "expected '{'"},
       {"an array", file_of("[]"), "found \"[\", expected '{'"},
-      {"unterminated", file_of("{" + kX, 8), "the header is not JSON at byte 60"},
-      {"trailing junk", file_of("{" + kX + "} x", 8), "the header is not JSON at byte 62"},
-      {"two objects", file_of("{" + kX + "}{}", 8), "the header is not JSON at byte 61"},
+      {"unterminated", file_of("{" + kX, 8), "the header is not JSON at byte 61"},
+      {"trailing junk", file_of("{" + kX + "} x", 8), "the header is not JSON at byte 63"},
+      {"two objects", file_of("{" + kX + "}{}", 8), "the header is not JSON at byte 62"},
       {"NUL and more after the end", file_of("{" + kX + "}" + std::string(1, '\0') + "PK", 8),
-       "the header at byte 61: found a NUL"},
+       "the header at byte 62: found a NUL"},
       {"not UTF-8", file_of(named("\xc3\x28"), 8), "the header is not JSON at byte"},
       {"surrogate half", file_of(named("\\ud800"), 8), "the header is not JSON at byte"},
       {"comment", file_of("{/**/" + kX + "}", 8), "the header is not JSON at byte 9"},
@@ -131,7 +131,7 @@ std::vector<Corrupt> corrupt_entries() {
       {"metadata null", file_of(R"({"__metadata__":{"epoch":null}})"), "found null, expected a string"},
       {"metadata string", file_of(R"({"__metadata__":"x"})"), "found the string \"x\", expected an object"},
       {"tensor is a number", file_of(with_x("7")),
-       "\"x\" near byte 14: found the number 7, expected an object"},
+       "\"x\" near byte 15: found the number 7, expected an object"},
       {"tensor is true", file_of(with_x("true")), "found true, expected an object"},
       {"missing dtype", file_of(with_x(R"({"shape":[2],"data_offsets":[0,8]})"), 8),
        "\"x\" near byte 47: found no dtype"},
@@ -204,7 +204,7 @@ std::vector<Corrupt> corrupt_layouts() {
       {"data past the end", file_of(x("2", "0,8"), 7),
        "found data up to byte 8 of the data, expected at most 7"},
       {"size does not match", file_of(x("3", "0,8"), 8),
-       "\"x\" at byte 60: found 8 bytes, expected 12 for F32 (3,)"},
+       "\"x\" at byte 62: found 8 bytes, expected 12 for F32 (3,)"},
       {"count wraps to a fit", file_of(x("4611686018427387904,4,2", "0,8"), 8),
        "expected a size below 2^63 bytes"},
       {"bytes wrap", file_of(x("4611686018427387904", "0,0")),
@@ -215,13 +215,13 @@ std::vector<Corrupt> corrupt_layouts() {
        "found data up to byte 1099511627776"},
       {"hole at the start", file_of(x("1", "4,8"), 8), "found a hole of 4 bytes before it"},
       {"hole between", file_of(two("0,8", "12,20"), 20),
-       "\"y\" at byte 125: found a hole of 4 bytes before it, expected data from byte 121"},
-      {"overlap", file_of(two("0,8", "4,12"), 12), "\"y\" at byte 124: found an overlap of 4 bytes"},
-      {"same bytes twice", file_of(two("0,8", "0,8"), 8), "\"y\" at byte 119: found an overlap of 8 bytes"},
+       "\"y\" at byte 129: found a hole of 4 bytes before it, expected data from byte 125"},
+      {"overlap", file_of(two("0,8", "4,12"), 12), "\"y\" at byte 120: found an overlap of 4 bytes"},
+      {"same bytes twice", file_of(two("0,8", "0,8"), 8), "\"y\" at byte 115: found an overlap of 8 bytes"},
       {"bytes after the last tensor", file_of("{" + kX + "}", 9),
-       "found 1 bytes after the last tensor at byte 69, expected the end of the file"},
+       "found 1 bytes after the last tensor at byte 70, expected the end of the file"},
       {"data without tensors", file_of("{}", 3), "found 3 bytes after the last tensor at byte 10"},
-      {"a bool of 2", three_bools, "\"x\" at byte 62: found 2, expected 0 or 1 in a BOOL tensor"},
+      {"a bool of 2", three_bools, "\"x\" at byte 65: found 2, expected 0 or 1 in a BOOL tensor"},
   };
 }
 
@@ -242,7 +242,6 @@ TEST_CASE("A safetensors round trip keeps every bit of every dtype") {
     REQUIRE(back.contains(name));
     CHECK(same_bits(back.at(name), value));
   }
-  CHECK(fs::file_size(path) % 1 == 0);
   CHECK(header_of(path).size() % 8 == 0);
   CHECK(entries_in(scratch.path()) == 1);  // no temporary file is left
 }
@@ -267,7 +266,7 @@ TEST_CASE("The layout of a file is canonical") {
   CHECK(
       header_of(path) ==
       R"({"__metadata__":{"k":"v"},"c":{"dtype":"F64","shape":[1],"data_offsets":[0,8]},)"
-      R"("b":{"dtype":"F32","shape":[2],"data_offsets":[8,16]},"a":{"dtype":"U8","shape":[3],"data_offsets":[16,19]}} )"
+      R"("b":{"dtype":"F32","shape":[2],"data_offsets":[8,16]},"a":{"dtype":"U8","shape":[3],"data_offsets":[16,19]}})"
       "     ");
   nn::save_safetensors(path, {});
   CHECK(header_of(path) == "{}      ");

@@ -12,15 +12,7 @@ struct Pointers {
   const T *g, *importance, *anchor;
 };
 
-template <class T, Penalty penalty>
-STET_HD T total_gradient(const Pointers<T>& at, std::int64_t i, T scale, T clip, T lambda) {
-  T g = at.g[i] * scale;
-  g = g > clip ? clip : g < -clip ? -clip : g;
-  if constexpr (penalty == Penalty::uniform) g = g + lambda * (at.p[i] - at.anchor[i]);
-  if constexpr (penalty == Penalty::weighted) g = g + lambda * at.importance[i] * (at.p[i] - at.anchor[i]);
-  return g;
-}
-
+/// Everything is read through locals that nothing else writes, or the loop would not vectorise.
 template <class Rule, class T, Penalty penalty>
 void dense(const Pointers<T>& at, std::int64_t begin, std::int64_t end, const UpdateOptions& o) {
   const UpdateCoefficients<T> c(o);
@@ -30,12 +22,25 @@ void dense(const Pointers<T>& at, std::int64_t begin, std::int64_t end, const Up
   T* __restrict s0 = at.s0;
   T* __restrict s1 = at.s1;
   T* __restrict s2 = at.s2;
+  const T* __restrict gradient = at.g;
+  const T* __restrict importance = at.importance;
+  const T* __restrict anchor = at.anchor;
+#if defined(__clang__)
+#pragma clang loop vectorize(assume_safety)
+#else
+#pragma GCC ivdep  // the tensors never overlap; there are too many of them for checks at run time
+#endif
   for (std::int64_t i = begin; i < end; ++i) {
     T value = p[i], a = T(0), b = T(0), d = T(0);
+    T g = gradient[i] * scale;
+    g = g > clip ? clip : g;
+    g = g < -clip ? -clip : g;
+    if constexpr (penalty == Penalty::uniform) g = g + lambda * (value - anchor[i]);
+    if constexpr (penalty == Penalty::weighted) g = g + lambda * importance[i] * (value - anchor[i]);
     if constexpr (Rule::states > 0) a = s0[i];
     if constexpr (Rule::states > 1) b = s1[i];
     if constexpr (Rule::states > 2) d = s2[i];
-    Rule::apply(value, total_gradient<T, penalty>(at, i, scale, clip, lambda), a, b, d, c);
+    Rule::apply(value, g, a, b, d, c);
     p[i] = value;
     if constexpr (Rule::states > 0) s0[i] = a;
     if constexpr (Rule::states > 1) s1[i] = b;

@@ -1,0 +1,165 @@
+"""Runs the benchmark cases: first both sides must agree (20 losses within 1e-4), then they are timed in turn, round by
+round, and the median ratio peer / stet is printed. Started by run.sh."""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import torch
+from safetensors.torch import save_file
+
+import peer
+
+GOALS = {1: 5, 2: 2.5, 3: 1.2, 4: 20, 5: 80, 6: 2, 7: 5, 8: 5}
+TITLES = {1: "MLP 784-100-100-10, batch 10, SGD step", 2: "MLP 784-256-256-10, batch 64, Adam step",
+          3: "MLP 784-1024-1024-10, batch 256, Adam step", 4: "empirical Fisher diagonal, 784-400-400-10, batch 256",
+          5: "exact Fisher diagonal over 10 labels, batch 256", 6: "EWC training step, 784-400-400-10, batch 64, Adam",
+          7: "masked Adam, 32 Mi parameters, 10 % of blocks of 4,096", 8: "one-element product, forward and backward"}
+# The goal is held against this variant: the form the issue names for the case.
+MAIN = {1: "best", 2: "eager", 3: "best", 4: "loop", 5: "loop", 6: "eager", 7: "fused", 8: "eager"}
+
+
+class Stet:
+    def __init__(self, program, case, path, threads):
+        self.process = subprocess.Popen([program, str(case), path, str(threads)], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True)
+
+    def ask(self, command, count):
+        self.process.stdin.write(f"{command} {count}\n")
+        self.process.stdin.flush()
+        return [float(v) for v in self.process.stdout.readline().split()]
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def time_peer(step, count):
+    start = time.perf_counter()
+    for i in range(count):
+        step(i)
+    return (time.perf_counter() - start) / count * getattr(step, "scale", 1.0)
+
+
+def count_for(seconds, budget):
+    return max(1, min(20000, round(budget / max(seconds, 1e-9))))
+
+
+def limit_seconds(case, limits):
+    """Least time for the case on this machine: its operations at the measured peak, or its bytes at the measured
+    bandwidth, whichever is longer."""
+    flops = bytes_moved = 0.0
+    if case in peer.SHAPES:
+        inputs, h1, h2, classes, batch = peer.SHAPES[case]
+        first, rest = inputs * h1, h1 * h2 + h2 * classes
+        flops = 2 * batch * (3 * (first + rest) - first)
+        if case == 5:  # forward and squares once, activations' gradients once a label
+            flops = 2 * batch * (2 * (first + rest) + 10 * rest)
+        # Optimizer traffic of what does not fit a 24 MB cache.
+        per_parameter = {1: 12, 2: 28, 3: 28, 6: 36}.get(case, 0)
+        total = (first + rest) * per_parameter
+        bytes_moved = total if total > 24e6 else 0
+    if case == 7:
+        bytes_moved = 28 * peer.COUNT * 0.1
+    return flops / (limits["gflops"] * 1e9) + bytes_moved / (limits["gbytes"] * 1e9)
+
+
+def agree(case, stet, step):
+    """Largest relative difference of 20 losses (cases 4 and 5: of the summed diagonals)."""
+    if case in (7, 8):
+        return 0.0
+    n = 20 if case not in (4, 5) else 2
+    mine = stet.ask("losses", n)
+    theirs = [(step.whole(i) if hasattr(step, "whole") else step(i)) for i in range(n)]
+    return max(abs(a - b) / max(abs(b), 1e-12) for a, b in zip(mine, theirs))
+
+
+def run_case(case, threads, args, limits):
+    torch.set_num_threads(threads)
+    file = peer.make_file(case)
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "case.safetensors")
+        save_file(file, path)
+        stet = Stet(args.program, case, path, threads)
+        steps = peer.variants(case, file)
+        difference = agree(case, stet, next(iter(steps.values())))
+        if not difference <= 1e-4:
+            stet.close()
+            sys.exit(f"case {case}: the two sides disagree: relative difference {difference:.2e} over 1e-4")
+        counts = {"stet": count_for(stet.ask("time", 2)[0], args.seconds)}
+        for name in list(steps):
+            try:
+                counts[name] = count_for(time_peer(steps[name], 2) / getattr(steps[name], "scale", 1.0), args.seconds)
+            except Exception as error:  # torch.compile needs a compiler that works here
+                print(f"case {case}: {name} not run: {type(error).__name__}", file=sys.stderr)
+                del steps[name]
+        times = {name: [] for name in counts}
+        for _ in range(args.rounds):
+            times["stet"].append(stet.ask("time", counts["stet"])[0])
+            for name, step in steps.items():
+                times[name].append(time_peer(step, counts[name]))
+        stet.close()
+    median = {name: statistics.median(values) for name, values in times.items()}
+    ratios = {name: statistics.median(a / b for a, b in zip(times[name], times["stet"])) for name in steps}
+    best = min(ratios, key=ratios.get)
+    main = best if MAIN[case] == "best" else MAIN[case]
+    floor = limit_seconds(case, limits)
+    return {"case": case, "title": TITLES[case], "threads": threads, "difference": difference, "seconds": median,
+            "times": times, "ratios": ratios, "best_peer": best, "main": main, "ratio": ratios[main],
+            "goal": GOALS[case], "limit": floor / median["stet"] if floor else None}
+
+
+def clock_mhz():
+    try:
+        lines = [l for l in open("/proc/cpuinfo") if l.startswith("cpu MHz")]
+        return round(float(lines[0].split(":")[1]))
+    except (OSError, IndexError):
+        return None
+
+
+def processor():
+    try:
+        return next(l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--program", required=True)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=0.4, help="of each side in each round")
+    parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("cases", type=int, nargs="*")
+    args = parser.parse_args()
+    results = []
+    environment = {"torch": torch.__version__, "processor": processor(), "mhz": clock_mhz(), "system": platform.platform()}
+    for threads in args.threads:
+        limits = json.loads(subprocess.run([args.program, "limits", "-", str(threads)], capture_output=True, text=True,
+                                           check=True).stdout)
+        environment[f"limits_{threads}"] = limits
+        print(f"threads {threads}: {limits['gflops']:.0f} GFLOP/s, {limits['gbytes']:.1f} GB/s, {limits['isa']}, "
+              f"OpenBLAS {limits['blas']}; torch {torch.__version__}; {environment['processor']} {environment['mhz']} MHz",
+              flush=True)
+        for case in args.cases or sorted(GOALS):
+            r = run_case(case, threads, args, limits)
+            results.append(r)
+            peers = ", ".join(f"{n} {r['seconds'][n] * 1e6:.4g} us = {r['ratios'][n]:.2f}x" for n in r["ratios"])
+            print(f"{r['title']}: stet {r['seconds']['stet'] * 1e6:.4g} us; {peers}; goal {r['goal']}x against "
+                  f"{r['main']}; agreed within {r['difference']:.1e}")
+            limit = f" limit {r['limit']:.2f}" if r["limit"] else ""
+            print(f"case {case} threads {threads} ratio {r['ratio']:.2f}{limit}", flush=True)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps({"environment": environment, "results": results}, indent=1) + "\n")
+    print(f"written: {args.out}")
+
+
+main()

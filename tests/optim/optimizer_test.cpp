@@ -1,0 +1,388 @@
+// The base of the optimizers: groups, schedules, transforms, clipping, penalties, freezing, state and
+// resuming. The rules themselves: optim_golden_test.cpp. Masks: mask_test.cpp.
+#include <stet/nn/layers.h>
+#include <stet/nn/losses.h>
+#include <stet/nn/safetensors.h>
+#include <stet/optim/optimizers.h>
+
+#include <cmath>
+#include <memory>
+#include <numbers>
+
+#include "support/catch.h"
+#include "support/message.h"
+#include "support/samples.h"
+#include "support/scratch.h"
+
+using namespace stet;
+using namespace stet::optim;
+using Catch::Matchers::Contains;
+using test::message_of;
+using test::spread;
+using Parameters = std::vector<nn::Parameter*>;
+
+namespace {
+
+struct Model : nn::Module {
+  nn::Parameter a{this, "a", spread({4, 6}, -1, 1, 0)};
+  nn::Parameter b{this, "b", spread({5}, -1, 1, 1)};
+};
+
+struct Maker {
+  std::string name;
+  std::function<std::unique_ptr<Optimizer>(const Parameters&)> make;
+};
+
+template <class Which, class Options>
+Maker maker(const std::string& name, Options options) {
+  return {name, [=](const Parameters& p) { return std::make_unique<Which>(p, options); }};
+}
+
+std::vector<Maker> makers(double decay = 1e-2) {
+  return {maker<Sgd>("sgd", SgdOptions{.lr = 0.05, .weight_decay = decay}),
+          maker<Sgd>("momentum", SgdOptions{.lr = 0.02, .momentum = 0.9, .weight_decay = decay}),
+          maker<Sgd>("nesterov",
+                     SgdOptions{.lr = 0.02, .momentum = 0.9, .weight_decay = decay, .nesterov = true}),
+          maker<Adam>("adam", AdamOptions{.lr = 0.01, .weight_decay = decay}),
+          maker<Adam>("amsgrad", AdamOptions{.lr = 0.01, .weight_decay = decay, .amsgrad = true}),
+          maker<AdamW>("adamw", AdamOptions{.lr = 0.01, .weight_decay = decay}),
+          maker<Adagrad>("adagrad", AdagradOptions{.lr = 0.05, .weight_decay = decay})};
+}
+
+/// A loss with a gradient that changes with the parameters and with time.
+Tensor loss_of(const Model& model, int t) {
+  return sum(square(model.a - spread({4, 6}, -2, 2, t))) +
+         sum(square(square(model.b - spread({5}, -1, 1, t))));
+}
+
+void train(Model& model, Optimizer& optimizer, int from, int to, const std::function<Tensor()>& extra = {}) {
+  for (int t = from; t < to; ++t) {
+    optimizer.zero_grad();
+    Tensor loss = loss_of(model, t);
+    if (extra) loss = loss + extra();
+    loss.backward();
+    optimizer.step();
+  }
+}
+
+double distance(const Tensor& a, const Tensor& b) { return max(abs(a.detach() - b.detach())).item(); }
+
+}  // namespace
+
+TEST_CASE("A resumed run equals an uninterrupted one bit for bit") {
+  const test::Scratch scratch;
+  for (const Maker& m : makers()) {
+    INFO(m.name);
+    const auto configure = [](Optimizer& o) {
+      o.clip_norm(3);
+      o.set_schedule(warmup_schedule(5, cosine_schedule(50)));
+      o.set_mask("a", Mask::rows({4, 6}, {0, 2}));
+    };
+    Model whole, first, second;
+    const auto o_whole = m.make(whole.parameters()), o_first = m.make(first.parameters());
+    configure(*o_whole);
+    configure(*o_first);
+    train(whole, *o_whole, 0, 40);
+    train(first, *o_first, 0, 17);
+    nn::save(first, scratch.path() / "model");
+    nn::save_safetensors(scratch.path() / "optimizer", o_first->state());
+
+    const auto o_second = m.make(second.parameters());
+    o_second->clip_norm(3);
+    o_second->set_schedule(warmup_schedule(5, cosine_schedule(50)));
+    nn::load(second, scratch.path() / "model");
+    o_second->load(nn::load_safetensors(scratch.path() / "optimizer"));  // the mask comes with it
+    train(second, *o_second, 17, 40);
+    CHECK(same(whole.a, second.a));
+    CHECK(same(whole.b, second.b));
+    CHECK(o_second->steps() == 40);
+    for (const auto& [name, value] : o_whole->state()) CHECK(same(value, o_second->state().at(name)));
+  }
+}
+
+TEST_CASE("A quadratic penalty in the update equals one written into the loss") {
+  const Tensor anchor_a = spread({4, 6}, -1, 1, 5), anchor_b = spread({5}, -1, 1, 6);
+  const Tensor importance_a = spread({4, 6}, 0, 3, 7), importance_b = spread({5}, 0, 3, 8);
+  for (const bool masked : {false, true})
+    for (const Maker& m : makers()) {
+      INFO(m.name << (masked ? " with a mask" : ""));
+      Model inside, outside;
+      const auto o_in = m.make(inside.parameters()), o_out = m.make(outside.parameters());
+      if (masked)
+        for (Optimizer* o : {o_in.get(), o_out.get()}) o->set_mask("a", Mask::elements(importance_a > 1.0));
+      o_in->set_penalty(
+          "ewc", {0.7, {{"a", importance_a}, {"b", importance_b}}, {{"a", anchor_a}, {"b", anchor_b}}});
+      const auto written = [&] {
+        return (sum(importance_a * square(outside.a - anchor_a)) +
+                sum(importance_b * square(outside.b - anchor_b))) *
+               0.35;
+      };
+      CHECK(o_in->penalty_value() == Approx(written().item()));
+      train(inside, *o_in, 0, 100);
+      train(outside, *o_out, 0, 100, written);
+      CHECK(distance(inside.a, outside.a) < 1e-11);
+      CHECK(distance(inside.b, outside.b) < 1e-11);
+      CHECK(o_in->penalty_value() == Approx(written().item()).epsilon(1e-9));
+    }
+}
+
+TEST_CASE("Several penalties add up, with and without importance") {
+  const Tensor first = spread({4, 6}, -1, 1, 5), second = spread({4, 6}, -1, 1, 6),
+               third = spread({4, 6}, -1, 1, 9);
+  const Tensor importance = spread({4, 6}, 0, 3, 7),
+               sparse = where(spread({4, 6}, -1, 1, 8) > 0.0, importance, zeros({4, 6}, f64));
+  for (const Maker& m : makers()) {
+    INFO(m.name);
+    Model inside, outside;
+    const auto o_in = m.make(inside.parameters()), o_out = m.make(outside.parameters());
+    o_in->set_penalty("l2sp", {0.5, {}, {{"a", first}}});
+    o_in->set_penalty("task 1", {2, {{"a", importance}}, {{"a", second}}});
+    o_in->set_penalty("task 2", {3, {{"a", sparse}}, {{"a", third}}});
+    const auto written = [&] {
+      return sum(square(outside.a - first)) * 0.25 + sum(importance * square(outside.a - second)) +
+             sum(sparse * square(outside.a - third)) * 1.5;
+    };
+    CHECK(o_in->penalty_value() == Approx(written().item()));
+    train(inside, *o_in, 0, 50);
+    train(outside, *o_out, 0, 50, written);
+    CHECK(distance(inside.a, outside.a) < 1e-11);
+    o_in->remove_penalty("l2sp");
+    o_in->remove_penalty("task 1");
+    o_in->remove_penalty("task 2");
+    CHECK(o_in->penalty_value() == 0);
+    train(inside, *o_in, 50, 60);
+    train(outside, *o_out, 50, 60);
+    CHECK(distance(inside.a, outside.a) < 1e-11);
+  }
+}
+
+TEST_CASE("Penalties with importance zero everywhere do nothing") {
+  Model with, without;
+  Sgd o_with(with.parameters(), {.lr = 0.1}), o_without(without.parameters(), {.lr = 0.1});
+  for (const char* id : {"one", "two"})
+    o_with.set_penalty(id, {5, {{"a", zeros({4, 6}, f64)}}, {{"a", ones({4, 6}, f64)}}});
+  train(with, o_with, 0, 5);
+  train(without, o_without, 0, 5);
+  CHECK(same(with.a, without.a));
+}
+
+TEST_CASE("A frozen parameter leaves the optimizer: bits and state stay") {
+  for (const Maker& m : makers()) {
+    INFO(m.name);
+    Model model;
+    const auto optimizer = m.make(model.parameters());
+    optimizer->set_penalty("pull", {1, {}, {{"a", zeros({4, 6}, f64)}}});
+    train(model, *optimizer, 0, 5);
+    model.freeze("a");
+    const Tensor before = model.a.value().clone();
+    const nn::State state = optimizer->state();
+    train(model, *optimizer, 5, 20);
+    CHECK(same(before, model.a));
+    for (const auto& [name, value] : state)
+      if (name.starts_with("a/")) CHECK(same(value, optimizer->state().at(name)));
+    CHECK(optimizer->state().at("a/step").item() == 5);
+    CHECK(optimizer->state().at("b/step").item() == 20);
+    model.unfreeze("a");
+    train(model, *optimizer, 20, 21);
+    CHECK(optimizer->state().at("a/step").item() == 6);
+    CHECK_FALSE(same(before, model.a));
+  }
+}
+
+TEST_CASE("A parameter without a gradient is left alone, decay or not") {
+  Model model;
+  AdamW optimizer(model.parameters(), {.weight_decay = 0.5});
+  sum(model.b).backward();
+  const Tensor before = model.a.value().clone();
+  optimizer.step();
+  CHECK(same(before, model.a));
+  CHECK(optimizer.state().at("a/step").item() == 0);
+  optimizer.zero_grad();
+  CHECK_FALSE(model.b.grad().defined());
+}
+
+TEST_CASE("Groups have complete options of their own") {
+  Model model, alone;
+  Sgd optimizer({{{&model.a}, {.lr = 0.1}}, {{&model.b}, {.lr = 0.01, .momentum = 0.9}}});
+  Sgd a_only({&alone.a}, {.lr = 0.1}), b_only({&alone.b}, {.lr = 0.01, .momentum = 0.9});
+  train(model, optimizer, 0, 10);
+  for (int t = 0; t < 10; ++t) {
+    alone.zero_grad();
+    loss_of(alone, t).backward();
+    a_only.step();
+    b_only.step();
+  }
+  CHECK(same(model.a, alone.a));
+  CHECK(same(model.b, alone.b));
+  CHECK_FALSE(optimizer.state().contains("a/momentum"));
+  CHECK(optimizer.state().contains("b/momentum"));
+  CHECK(optimizer.parameters() == Parameters{&model.a, &model.b});
+  CHECK(optimizer.options(1).momentum == 0.9);
+}
+
+TEST_CASE("A head can be added to a running optimizer") {
+  Model model;
+  Sgd optimizer({&model.a}, {.lr = 0.1, .momentum = 0.5});
+  optimizer.set_penalty("pull", {1, {}, {{"b", zeros({5}, f64)}}});
+  train(model, optimizer, 0, 3);
+  const Tensor before = model.b.value().clone();
+  optimizer.add_parameters({&model.b});
+  model.zero_grad();
+  sum(model.b * 0.0).backward();
+  optimizer.step();
+  CHECK(distance(model.b, before * 0.9) < 1e-15);  // the penalty, set before, holds for it
+  CHECK(optimizer.state().at("b/step").item() == 1);
+  CHECK_THAT(message_of([&] { optimizer.add_parameters({&model.b}); }),
+             Contains("parameter 'b' is in it already"));
+  CHECK_THAT(message_of([&] { optimizer.add_parameters({}, 3); }), Contains("group 3 of 1"));
+}
+
+TEST_CASE("Schedules") {
+  const auto values = [](const Schedule& s, std::vector<std::int64_t> steps) {
+    std::vector<double> out;
+    for (const auto t : steps) out.push_back(s(t));
+    return out;
+  };
+  CHECK(values(constant_schedule(0.5), {0, 9}) == std::vector<double>{0.5, 0.5});
+  CHECK(values(step_schedule(10, 0.5), {0, 9, 10, 19, 20}) == std::vector<double>{1, 1, 0.5, 0.5, 0.25});
+  CHECK(values(warmup_schedule(4), {0, 1, 3, 4, 100}) == std::vector<double>{0.25, 0.5, 1, 1, 1});
+  CHECK(values(warmup_schedule(2, step_schedule(3, 0.5)), {1, 2, 4, 5}) == std::vector<double>{1, 1, 1, 0.5});
+  const Schedule cosine = cosine_schedule(100, 0.2);
+  CHECK(cosine(0) == 1);
+  CHECK(cosine(50) == Approx(0.6));
+  CHECK(cosine(25) == Approx(0.2 + 0.4 * (1 + std::cos(std::numbers::pi / 4))));
+  CHECK(cosine(100) == Approx(0.2));
+  CHECK(cosine(1000) == Approx(0.2));
+  CHECK_THAT(message_of([] { step_schedule(0); }), Contains("[step_schedule]"));
+  CHECK_THAT(message_of([] { cosine_schedule(0); }), Contains("[cosine_schedule]"));
+  CHECK_THAT(message_of([] { warmup_schedule(-1); }), Contains("[warmup_schedule]"));
+
+  Model model;
+  Sgd optimizer({&model.b}, {.lr = 0.5});
+  optimizer.set_schedule(step_schedule(1, 0.5));
+  const Tensor before = model.b.value().clone();
+  model.b.value().set_grad(ones({5}, f64));
+  for (int t = 0; t < 3; ++t) optimizer.step();
+  CHECK(distance(before - model.b.value(), full({5}, 0.5 * (1 + 0.5 + 0.25), f64)) < 1e-15);
+}
+
+TEST_CASE("Transforms see all gradients, in order, before clipping") {
+  Model model;
+  Sgd optimizer(model.parameters(), {.lr = 1});
+  std::vector<std::string> seen;
+  optimizer.add_transform("double", [&](std::vector<NamedGradient>& gradients) {
+    for (NamedGradient& g : gradients) {
+      seen.push_back("double " + g.name);
+      g.gradient = g.gradient * 2.0;
+    }
+  });
+  optimizer.add_transform("look", [&](std::vector<NamedGradient>& gradients) {
+    for (const NamedGradient& g : gradients) seen.push_back("look " + g.name);
+  });
+  optimizer.clip_norm(10);
+  const Tensor a = model.a.value().clone(), b = model.b.value().clone();
+  model.a.value().set_grad(zeros({4, 6}, f64));
+  const Tensor gradient = tensor({3.0, 4.0, 0.0, 0.0, 0.0});
+  model.b.value().set_grad(gradient);
+  optimizer.step();
+  CHECK(seen == std::vector<std::string>{"double a", "double b", "look a", "look b"});
+  CHECK(optimizer.last_grad_norm() == Approx(10));
+  CHECK(distance(b - model.b.value(), gradient * 2.0) < 1e-5);
+  CHECK(same(model.b.grad(), gradient));  // the leaf's own gradient is untouched
+  CHECK(same(a, model.a));
+  optimizer.remove_transform("double");
+  optimizer.step();
+  CHECK(optimizer.last_grad_norm() == Approx(5));
+  CHECK_THAT(message_of([&] { optimizer.add_transform("look", {}); }), Contains("'look' is there already"));
+  CHECK_THAT(message_of([&] { optimizer.remove_transform("double"); }), Contains("no transform 'double'"));
+  optimizer.add_transform("wrong", [](std::vector<NamedGradient>& g) { g[0].gradient = zeros({2}, f64); });
+  CHECK_THAT(message_of([&] { optimizer.step(); }),
+             Contains("a gradient transform gave 'a' a gradient (2,)"));
+}
+
+TEST_CASE("Clipping by norm is over all parameters and does not count masked elements") {
+  Model model;
+  Sgd optimizer(model.parameters(), {.lr = 1});
+  optimizer.clip_norm(1);
+  model.a.value().set_grad(full({4, 6}, 3, f64));
+  model.b.value().set_grad(full({5}, 2, f64));
+  optimizer.step();
+  CHECK(optimizer.last_grad_norm() == Approx(std::sqrt(24 * 9 + 5 * 4)));
+  optimizer.set_mask("a", Mask::rows({4, 6}, {1}));
+  const Tensor before = model.b.value().clone();
+  optimizer.step();
+  const double norm = std::sqrt(6 * 9 + 5 * 4);
+  CHECK(optimizer.last_grad_norm() == Approx(norm));
+  CHECK(distance(before - model.b.value(), full({5}, 2 / norm, f64)) < 1e-6);
+  CHECK_THAT(message_of([&] { optimizer.clip_norm(-1); }), Contains("-1 is negative"));
+  CHECK_THAT(message_of([&] { optimizer.clip_value(-1); }), Contains("-1 is negative"));
+}
+
+TEST_CASE("Loading lists what does not fit and changes nothing") {
+  Model model;
+  Adam optimizer(model.parameters(), {});
+  train(model, optimizer, 0, 3);
+  const nn::State good = optimizer.state();
+  nn::State bad = good;
+  bad.erase("a/m");
+  bad["a/v"] = zeros({2}, f64);
+  bad["b/v"] = zeros({5});
+  bad["c/step"] = zeros({}, i64);
+  CHECK(message_of([&] { optimizer.load(bad); }) ==
+        "[load] the optimizer state does not fit:\n"
+        "  missing: a/m\n"
+        "  mismatched: a/v is f64 (2,), expected f64 (4, 6)\n"
+        "  mismatched: b/v is f32 (5,), expected f64 (5,)\n"
+        "  unexpected: c/step");
+  for (const auto& [name, value] : optimizer.state()) CHECK(same(value, good.at(name)));
+  Adam fresh(model.parameters(), {});
+  fresh.load(good);
+  for (const auto& [name, value] : fresh.state()) CHECK(same(value, good.at(name)));
+  CHECK(fresh.steps() == 3);
+}
+
+TEST_CASE("Wrong options and names are named") {
+  Model model;
+  const Parameters all = model.parameters();
+  CHECK_THAT(message_of([&] { Sgd(all, {.lr = -1}); }), Contains("[Sgd] lr -1"));
+  CHECK_THAT(message_of([&] { Sgd(all, {.momentum = -0.1}); }), Contains("momentum -0.1"));
+  CHECK_THAT(message_of([&] { Sgd(all, {.nesterov = true}); }), Contains("Nesterov needs momentum"));
+  CHECK_THAT(message_of([&] { Sgd(all, {.momentum = 0.9, .dampening = 0.1, .nesterov = true}); }),
+             Contains("dampening 0.1"));
+  CHECK_THAT(message_of([&] { Adam(all, {.beta2 = 1}); }), Contains("[Adam] betas 0.9 and 1"));
+  CHECK_THAT(message_of([&] { AdamW(all, {.weight_decay = -1}); }), Contains("[AdamW] weight decay -1"));
+  CHECK_THAT(message_of([&] { Adagrad(all, {.lr = -1}); }), Contains("[Adagrad] lr -1"));
+  CHECK_THAT(message_of([&] { Sgd({&model.a, &model.a}, {}); }), Contains("parameter 'a' is in it already"));
+  Sgd optimizer(all, {});
+  CHECK_THAT(message_of([&] { optimizer.set_mask("c", Mask::all({2})); }), Contains("no parameter 'c'"));
+  CHECK_THAT(message_of([&] {
+               optimizer.set_mask("a", Mask::all({6, 4}));
+             }),
+             Contains("mask (6, 4) for parameter 'a' (4, 6)"));
+  CHECK_THAT(message_of([&] { optimizer.set_penalty("p", {-1, {}, {}}); }), Contains("strength -1 of 'p'"));
+  CHECK_THAT(message_of([&] {
+               optimizer.set_penalty("p", {1, {}, {{"a", ones({2})}}});
+             }),
+             Contains("anchor of 'a' has shape (2,), the parameter (4, 6)"));
+  CHECK_THAT(message_of([&] { optimizer.remove_penalty("p"); }), Contains("no penalty 'p'"));
+}
+
+TEST_CASE("An optimizer written in tensor operations honours masks") {
+  struct SignSgd final : Optimizer {
+    explicit SignSgd(const Parameters& p) : Optimizer(1) { add_group(0, p); }
+    std::vector<std::string> state_names(std::size_t) const override { return {"last"}; }
+    void update(const Slot& slot, std::size_t) const override {
+      const Tensor g = slot.gradient();
+      slot.assign(slot.parameter() - sign(g) * 0.1, {g});
+    }
+  };
+  Model model;
+  SignSgd optimizer(model.parameters());
+  optimizer.set_mask("b", Mask::elements(tensor({true, false, true, false, false})));
+  const Tensor before = model.b.value().clone();
+  model.b.value().set_grad(ones({5}, f64));
+  optimizer.step();
+  const Tensor allowed = tensor({1.0, 0.0, 1.0, 0.0, 0.0});
+  CHECK(distance(before - model.b.value(), allowed * 0.1) < 1e-15);
+  CHECK(same(optimizer.state().at("b/last"), allowed));
+}
