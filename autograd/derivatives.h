@@ -16,8 +16,7 @@ struct FromOutput {};   // of(g, y)
 
 using T = const Tensor&;
 
-template <class Op>
-struct Derivative;
+template <class Op> struct Derivative;
 
 // clang-format off
 template <> struct Derivative<Neg>        : FromNothing { static Tensor of(T g) { return -g; } };

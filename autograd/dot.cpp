@@ -18,7 +18,8 @@ std::string graph_to_dot(const Tensor& result) {
     const auto [it, fresh] = ids.try_emplace(node, static_cast<int>(ids.size()));
     if (fresh) {
       stack.push_back(node);
-      out << "  n" << it->second << " [label=\"" << node->name() << "\\n" << node->dtype << ' ' << node->shape
+      out << "  n" << it->second << " [label=\"" << node->name() << "\\n"
+          << node->dtype << ' ' << node->shape
           << "\", shape=" << (node->is_leaf() ? "ellipse, style=filled, fillcolor=lightblue" : "box") << "];\n";
     }
     return it->second;

@@ -7,8 +7,8 @@
 
 namespace stet {
 
-/// Graphviz source: operations as boxes, leaves as ellipses with their names, edges along the gradient's way back.
-/// `dot -Tsvg` draws it.
+/// Graphviz source: operations as boxes, leaves as ellipses with their names, edges along the gradient's way
+/// back. `dot -Tsvg` draws it.
 std::string graph_to_dot(const Tensor& result);
 
 }  // namespace stet

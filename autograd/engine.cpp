@@ -138,8 +138,7 @@ void Pass::process(Node* node, std::vector<Node*>& ready) {
     Node* input = node->inputs[i].get();
     if (!input) continue;
     if (input->is_leaf()) {
-      if (results[i].defined() && wants(*input))
-        deliver(static_cast<Leaf&>(*input), *node, i, std::move(results[i]));
+      if (results[i].defined() && wants(*input)) deliver(static_cast<Leaf&>(*input), *node, i, std::move(results[i]));
       continue;
     }
     if (results[i].defined())

@@ -13,16 +13,17 @@ namespace stet {
 void backward(const Tensor& loss, const Tensor& seed = {}, bool retain_graph = false);
 
 struct GradOptions {
-  Tensor seed = {};            ///< as in backward()
-  bool create_graph = false;   ///< the gradients can be differentiated again; implies retain_graph
+  Tensor seed = {};           ///< as in backward()
+  bool create_graph = false;  ///< the gradients can be differentiated again; implies retain_graph
   bool retain_graph = false;
-  bool allow_unused = false;   ///< a tensor that the loss does not depend on gets an undefined gradient
+  bool allow_unused = false;  ///< a tensor that the loss does not depend on gets an undefined gradient
 };
 
 /// Gradients of `loss` with respect to `tensors`, leaves or not. Touches no tensor's grad.
 std::vector<Tensor> grad(const Tensor& loss, const std::vector<Tensor>& tensors, const GradOptions& options = {});
 
-/// During a pass: whether this leaf's gradient is wanted. Everywhere in backward(), where asked for in grad().
+/// During a pass: whether this leaf's gradient is wanted. Everywhere in backward(), where asked for in
+/// grad().
 bool leaf_is_wanted(const Node& leaf);
 
 /// The engine itself, for passes that treat leaves in their own way (squared.h).

@@ -91,8 +91,8 @@ std::vector<std::vector<std::vector<double>>> analytic(const Tensor& y, const st
   return rows;
 }
 
-GradcheckResult check_once(const TensorFunction& f, const std::vector<Tensor>& inputs,
-                           const GradcheckOptions& options, const std::string& what) {
+GradcheckResult check_once(const TensorFunction& f, const std::vector<Tensor>& inputs, const GradcheckOptions& options,
+                           const std::string& what) {
   const Tensor y = f(inputs);
   check(y.dtype() == DType::f64, "gradcheck", "'", options.name, "' returned ", y.dtype(), ", expected f64");
   const auto rows = analytic(y, inputs);
@@ -125,8 +125,8 @@ GradcheckResult check_once(const TensorFunction& f, const std::vector<Tensor>& i
   out.precision(17);
   out << "[gradcheck] " << what << ": input " << worst.input << ' ' << inputs[worst.input].shape() << " at "
       << position(inputs[worst.input].shape(), worst.x) << ", output " << y.shape() << " at "
-      << position(y.shape(), worst.y) << ": got " << worst.got << ", expected " << worst.expected
-      << " (relative error " << result.worst << ", allowed " << options.tolerance << ")";
+      << position(y.shape(), worst.y) << ": got " << worst.got << ", expected " << worst.expected << " (relative error "
+      << result.worst << ", allowed " << options.tolerance << ")";
   result.message = out.str();
   return result;
 }
@@ -135,14 +135,14 @@ GradcheckResult check_once(const TensorFunction& f, const std::vector<Tensor>& i
 Tensor uneven(const Shape& shape) {
   const std::int64_t n = count_elements("gradcheck", shape);
   std::vector<double> values(static_cast<std::size_t>(n));
-  for (std::int64_t i = 0; i < n; ++i) values[static_cast<std::size_t>(i)] = 0.5 + std::fmod(0.618034 * static_cast<double>(i + 1), 1.0);
+  for (std::int64_t i = 0; i < n; ++i)
+    values[static_cast<std::size_t>(i)] = 0.5 + std::fmod(0.618034 * static_cast<double>(i + 1), 1.0);
   return tensor(values, shape);
 }
 
 }  // namespace
 
-GradcheckResult gradcheck(const TensorFunction& f, const std::vector<Tensor>& inputs,
-                          const GradcheckOptions& options) {
+GradcheckResult gradcheck(const TensorFunction& f, const std::vector<Tensor>& inputs, const GradcheckOptions& options) {
   std::vector<Tensor> leaves;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     check(inputs[i].dtype() == DType::f64, "gradcheck", "input ", i, " holds ", inputs[i].dtype(), ", expected f64");

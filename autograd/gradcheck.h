@@ -10,9 +10,9 @@
 namespace stet {
 
 struct GradcheckOptions {
-  double step = 1e-3;       ///< of the 4-point central difference; keep inputs 2 steps away from kinks
-  double tolerance = 1e-8;  ///< largest error allowed, relative to the largest entry of the Jacobian (at least 1)
-  bool second_order = false;  ///< also check the derivative of the gradient
+  double step = 1e-3;             ///< of the 4-point central difference; keep inputs 2 steps away from kinks
+  double tolerance = 1e-8;        ///< largest error allowed, relative to the largest entry of the Jacobian (at least 1)
+  bool second_order = false;      ///< also check the derivative of the gradient
   std::string name = "function";  ///< named in the message
 };
 
@@ -24,8 +24,9 @@ struct GradcheckResult {
 
 using TensorFunction = std::function<Tensor(const std::vector<Tensor>&)>;
 
-/// Compares d f / d inputs with finite differences. `inputs` are f64 and of any layout; f must be deterministic.
-/// The incoming gradient is not uniform, so that a permuted gradient does not pass. A NaN fails.
+/// Compares d f / d inputs with finite differences. `inputs` are f64 and of any layout; f must be
+/// deterministic. The incoming gradient is not uniform, so that a permuted gradient does not pass. A NaN
+/// fails.
 GradcheckResult gradcheck(const TensorFunction& f, const std::vector<Tensor>& inputs,
                           const GradcheckOptions& options = {});
 

@@ -58,8 +58,8 @@ Tensor Tensor::grad() const {
 
 void Tensor::set_grad(const Tensor& grad) const {
   check(is_leaf() && requires_grad(), "set_grad", "tensor ", shape(), " is not a leaf that asks for gradients");
-  check(!grad.defined() || grad.shape() == shape(), "set_grad", "gradient ",
-        grad.defined() ? grad.shape() : Shape{}, " for tensor ", shape());
+  check(!grad.defined() || grad.shape() == shape(), "set_grad", "gradient ", grad.defined() ? grad.shape() : Shape{},
+        " for tensor ", shape());
   static_cast<Leaf*>(node_of(*this))->grad = grad;
 }
 

@@ -1,5 +1,5 @@
-// The graph that backward walks. A Node stands for one operation that was carried out: it holds the nodes of its
-// inputs, whatever its derivative needs, and a description of its output. Leaves accumulate gradients.
+// The graph that backward walks. A Node stands for one operation that was carried out: it holds the nodes of
+// its inputs, whatever its derivative needs, and a description of its output. Leaves accumulate gradients.
 #pragma once
 
 #include <atomic>
@@ -66,10 +66,10 @@ class Node : public History {
   bool uses_constants = false;  ///< an operand of rank >= 1 carries no history
   bool useful = true;           ///< lies on the way to a tensor that was asked for; valid during a pass
   std::uint32_t output_version = 0;
-  std::uint32_t visit = 0;      ///< the last pass that came by
-  std::int32_t pending = 0;     ///< consumers that have not delivered yet
-  Tensor incoming;              ///< sum of what they delivered
-  Tensor output;                ///< without history; kept only where the derivative reads it
+  std::uint32_t visit = 0;   ///< the last pass that came by
+  std::int32_t pending = 0;  ///< consumers that have not delivered yet
+  Tensor incoming;           ///< sum of what they delivered
+  Tensor output;             ///< without history; kept only where the derivative reads it
 };
 
 inline NodeInputs::~NodeInputs() {
@@ -89,7 +89,7 @@ class Leaf final : public Node {
   bool released() const override { return false; }
 
   Tensor grad;
-  std::string label;             ///< a parameter's dotted name
+  std::string label;                         ///< a parameter's dotted name
   std::atomic_flag busy = ATOMIC_FLAG_INIT;  ///< two backward passes at once into one leaf are an error
 };
 
@@ -136,8 +136,7 @@ class Backward {
 
 /// The node of an operation whose derivative is the functor D: D::name, void operator()(Backward&) const, and
 /// optionally per_sample (which also gets the parameter's shape), squared_carry, squared_finish as in Node.
-template <class D>
-class OperationNode final : public Node {
+template <class D> class OperationNode final : public Node {
  public:
   OperationNode(const Tensor& result, int operands, D derivative)
       : Node(result, operands), derivative_(std::move(derivative)) {}
@@ -155,13 +154,11 @@ class OperationNode final : public Node {
     else return {};
   }
   Tensor squared_carry(int i, const Tensor& g, const Tensor& carry) const override {
-    if constexpr (requires { derivative_->squared_carry(i, g, carry); })
-      return derivative_->squared_carry(i, g, carry);
+    if constexpr (requires { derivative_->squared_carry(i, g, carry); }) return derivative_->squared_carry(i, g, carry);
     else return {};
   }
   Tensor squared_finish(int i, const Tensor& carry) const override {
-    if constexpr (requires { derivative_->squared_finish(i, carry); })
-      return derivative_->squared_finish(i, carry);
+    if constexpr (requires { derivative_->squared_finish(i, carry); }) return derivative_->squared_finish(i, carry);
     else return carry;
   }
 
@@ -185,7 +182,8 @@ enum class Keep { nothing, output };
 
 void attach(Node& node, const Tensor& y, const Tensor* const* operands, int count, Keep keep);
 
-/// Gives `y` its history when an operand has one: make() builds the derivative. An undefined operand is allowed.
+/// Gives `y` its history when an operand has one: make() builds the derivative. An undefined operand is
+/// allowed.
 template <class Make>
 Tensor record(Tensor y, std::initializer_list<const Tensor*> operands, Make&& make, Keep keep = Keep::nothing) {
   if (!records(operands)) return y;
@@ -196,7 +194,8 @@ Tensor record(Tensor y, std::initializer_list<const Tensor*> operands, Make&& ma
   return y;
 }
 
-/// The history of y = act(pre) where a fused kernel computed y in place of `pre`, whose data was never stored.
+/// The history of y = act(pre) where a fused kernel computed y in place of `pre`, whose data was never
+/// stored.
 Tensor record_activation(const Tensor& pre, Tensor y, Activation activation);
 
 }  // namespace stet

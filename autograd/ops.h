@@ -1,6 +1,6 @@
-// The differentiable operations. All are free functions; operators are sugar. Shapes follow NumPy: elementwise
-// operations broadcast, axes may be negative, no axes means all. Derivatives: derivatives.h, and beside the
-// operation for those with parameters.
+// The differentiable operations. All are free functions; operators are sugar. Shapes follow NumPy:
+// elementwise operations broadcast, axes may be negative, no axes means all. Derivatives: derivatives.h, and
+// beside the operation for those with parameters.
 #pragma once
 
 #include <cstdint>
@@ -111,7 +111,8 @@ Tensor mean(const Tensor& x, const Axes& axes = {}, bool keepdim = false);
 /// Sums x down to `shape`, which broadcasts to x's: undoes broadcasting.
 Tensor sum_to(const Tensor& x, const Shape& shape);
 Tensor prod(const Tensor& x, const Axes& axes = {}, bool keepdim = false);
-Tensor max(const Tensor& x, const Axes& axes = {}, bool keepdim = false);  ///< equal maxima share the gradient
+Tensor max(const Tensor& x, const Axes& axes = {},
+           bool keepdim = false);  ///< equal maxima share the gradient
 Tensor min(const Tensor& x, const Axes& axes = {}, bool keepdim = false);
 /// Mean squared deviation; divides by n - correction.
 Tensor var(const Tensor& x, const Axes& axes = {}, bool keepdim = false, double correction = 1);
@@ -133,8 +134,8 @@ ValuesIndices topk(const Tensor& x, std::int64_t k, std::int64_t axis = -1, bool
 
 /// (..., m, k) x (..., k, n) -> (..., m, n); batch dimensions broadcast, vectors as in NumPy.
 Tensor matmul(const Tensor& a, const Tensor& b);
-/// act(x w^T + bias): x (..., in), w (out, in), bias (out,) or undefined -> (..., out). Bias and activation are
-/// applied to each tile of the product while it is in cache.
+/// act(x w^T + bias): x (..., in), w (out, in), bias (out,) or undefined -> (..., out). Bias and activation
+/// are applied to each tile of the product while it is in cache.
 Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias = {}, Activation activation = Activation::none);
 
 // By index (i64).
@@ -159,7 +160,7 @@ Tensor embedding(const Tensor& w, const Tensor& index);
 Tensor layer_norm(const Tensor& x, const Tensor& weight = {}, const Tensor& bias = {}, double eps = 1e-5);
 
 struct CrossEntropyOptions {
-  Tensor weight = {};             ///< (classes,)
+  Tensor weight = {};  ///< (classes,)
   double label_smoothing = 0;
   std::int64_t ignore_index = -100;
 };
@@ -176,10 +177,9 @@ Tensor uniform(const Shape& shape, double low, double high, Generator& generator
 Tensor normal(const Shape& shape, double mean, double deviation, Generator& generator = default_generator(),
               Options options = {});
 /// 1 with probability p, else 0.
-Tensor bernoulli(const Shape& shape, double p, Generator& generator = default_generator(),
-                 Options options = {});
-Tensor randint(const Shape& shape, std::int64_t low, std::int64_t high,
-               Generator& generator = default_generator(), Options options = {DType::i64});
+Tensor bernoulli(const Shape& shape, double p, Generator& generator = default_generator(), Options options = {});
+Tensor randint(const Shape& shape, std::int64_t low, std::int64_t high, Generator& generator = default_generator(),
+               Options options = {DType::i64});
 Tensor randperm(std::int64_t n, Generator& generator = default_generator());
 
 }  // namespace stet

@@ -8,8 +8,7 @@
 namespace stet {
 namespace {
 
-template <class Op>
-struct UnaryDerivative {
+template <class Op> struct UnaryDerivative {
   static constexpr std::string_view name = Op::name;
   Saved x;
   void operator()(Backward& pass) const {
@@ -20,8 +19,7 @@ struct UnaryDerivative {
   }
 };
 
-template <class Op>
-Tensor unary(const Tensor& x) {
+template <class Op> Tensor unary(const Tensor& x) {
   using D = Derivative<Op>;
   const Tensor in = is_floating(x.dtype()) || Op::integers ? x : cast(x, DType::f32);
   constexpr Keep keep = std::is_base_of_v<FromOutput, D> ? Keep::output : Keep::nothing;
@@ -30,8 +28,7 @@ Tensor unary(const Tensor& x) {
       [&] { return UnaryDerivative<Op>{std::is_base_of_v<FromInput, D> ? Saved(in, 0) : Saved()}; }, keep);
 }
 
-template <class Op>
-struct BinaryDerivative {
+template <class Op> struct BinaryDerivative {
   using D = Derivative<Op>;
   static constexpr std::string_view name = Op::name;
   Saved a, b;
@@ -63,8 +60,7 @@ struct BinaryDerivative {
   }
 };
 
-template <class Op>
-Tensor binary(const Tensor& a, const Tensor& b) {
+template <class Op> Tensor binary(const Tensor& a, const Tensor& b) {
   using D = Derivative<Op>;
   const DType work = promote(a.dtype(), b.dtype());
   if (is_floating(work) && (a.dtype() != work || b.dtype() != work)) return binary<Op>(cast(a, work), cast(b, work));
@@ -107,7 +103,8 @@ Tensor beside(const Tensor& x, double value) {
 Tensor record_activation(const Tensor& pre, Tensor y, Activation activation) {
   const auto as = [&]<class Op>() {
     static_assert(std::is_base_of_v<FromOutput, Derivative<Op>>, "a fused activation's derivative reads y alone");
-    return record(y, {&pre}, [] { return UnaryDerivative<Op>{}; }, Keep::output);
+    return record(
+        y, {&pre}, [] { return UnaryDerivative<Op>{}; }, Keep::output);
   };
   switch (activation) {
     case Activation::relu: return as.template operator()<Relu>();
@@ -156,8 +153,7 @@ Tensor relu_grad(const Tensor& g, const Tensor& y) { return binary<ReluGrad>(g, 
 Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
   const DType work = promote(a.dtype(), b.dtype());
   if (a.dtype() != work || b.dtype() != work) return where(condition, cast(a, work), cast(b, work));
-  return record(compute::where(condition, a, b), {&condition, &a, &b},
-                [&] { return WhereDerivative{condition}; });
+  return record(compute::where(condition, a, b), {&condition, &a, &b}, [&] { return WhereDerivative{condition}; });
 }
 
 Tensor clamp(const Tensor& x, double low, double high) {

@@ -30,7 +30,8 @@ struct LayerNormDerivative {
     if (pass.needs(1)) pass.give(1, sum(reshape(g * normalized(in), {-1, in.shape().back()}), {0}));
     if (pass.needs(2)) pass.give(2, sum(reshape(g, {-1, in.shape().back()}), {0}));
   }
-  /// dx = rstd (gw - mean(gw) - xhat mean(gw xhat)) as a function of x, so that it can be differentiated again.
+  /// dx = rstd (gw - mean(gw) - xhat mean(gw xhat)) as a function of x, so that it can be differentiated
+  /// again.
   void composed(Backward& pass, const Tensor& g, const Tensor& in, const Tensor& w) const {
     const Tensor centred = in - stet::mean(in, {-1}, true);
     const Tensor scale = rsqrt(stet::mean(square(centred), {-1}, true) + eps), xhat = centred * scale;
@@ -70,7 +71,8 @@ struct CrossEntropyDerivative {
   /// g [(1 - s) w_t (p - e_t) + s / n (W p - w)] with 0 for ignored rows.
   Tensor composed(const Tensor& g, const Tensor& x) const {
     const std::int64_t n = x.shape().back();
-    const Tensor kept = cast(not_equal(target, scalar(static_cast<double>(options.ignore_index), target.options())), x.dtype());
+    const Tensor kept =
+        cast(not_equal(target, scalar(static_cast<double>(options.ignore_index), target.options())), x.dtype());
     const Tensor hit = one_hot(where(kept > 0.0, target, scalar(0, target.options())), n, x.options());
     const Tensor w = options.weight.defined() ? options.weight : ones({n}, x.options());
     const Tensor w_target = sum(hit * w, {-1}, true), p = softmax(x);
@@ -115,8 +117,9 @@ Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, dou
   const Tensor w = weight.defined() ? compute::contiguous(weight) : weight;
   const Tensor b = bias.defined() ? compute::contiguous(bias) : bias;
   auto [y, mean, rstd] = compute::layer_norm(x, w, b, eps, keep);
-  return record(std::move(y), {&x, &weight, &bias},
-                [&, m = mean, r = rstd] { return LayerNormDerivative{Saved(x, 0), Saved(weight, 1), m, r, eps}; });
+  return record(std::move(y), {&x, &weight, &bias}, [&, m = mean, r = rstd] {
+    return LayerNormDerivative{Saved(x, 0), Saved(weight, 1), m, r, eps};
+  });
 }
 
 Tensor cross_entropy_rows(const Tensor& logits, const Tensor& target, const CrossEntropyOptions& options) {
@@ -132,8 +135,8 @@ Tensor cross_entropy_rows(const Tensor& logits, const Tensor& target, const Cros
   check(!options.weight.defined() ||
             (options.weight.shape() == Shape{classes} && options.weight.dtype() == logits.dtype()),
         op, "weight ", options.weight.defined() ? options.weight.shape() : Shape{}, " for ", classes, " classes");
-  check(options.label_smoothing >= 0 && options.label_smoothing <= 1, op, "label smoothing ",
-        options.label_smoothing, ": expected 0 to 1");
+  check(options.label_smoothing >= 0 && options.label_smoothing <= 1, op, "label smoothing ", options.label_smoothing,
+        ": expected 0 to 1");
   const Tensor x = compute::contiguous(logits), at = compute::contiguous(target);
   check_targets(at, classes, options.ignore_index);
   Tensor loss = empty(expected, logits.options()), lse = empty(expected, logits.options());
@@ -141,8 +144,9 @@ Tensor cross_entropy_rows(const Tensor& logits, const Tensor& target, const Cros
   job.out[0] = loss.raw_mutable();
   job.out[1] = lse.raw_mutable();
   if (job.rows) kernels(logits.device()).cross_entropy(job);
-  return record(std::move(loss), {&logits, &at},
-                [&] { return CrossEntropyDerivative{Saved(logits, 0), at, lse, options}; });
+  return record(std::move(loss), {&logits, &at}, [&] {
+    return CrossEntropyDerivative{Saved(logits, 0), at, lse, options};
+  });
 }
 
 Tensor rand(const Shape& shape, Generator& generator, Options options) {

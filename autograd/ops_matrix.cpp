@@ -38,9 +38,7 @@ struct MatmulDerivative {
     if (side != 1 || g.rank() != 2 || a.tensor.rank() != 2) return {};
     return carry.defined() ? carry + square(g) : square(g);
   }
-  Tensor squared_finish(int, const Tensor& carry) const {
-    return matmul(transpose(square(a.get(name))), carry);
-  }
+  Tensor squared_finish(int, const Tensor& carry) const { return matmul(transpose(square(a.get(name))), carry); }
 };
 
 Tensor matmul_matrices(const Tensor& a, const Tensor& b) {

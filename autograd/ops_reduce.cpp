@@ -25,8 +25,7 @@ std::int64_t reduced_count(const Shape& shape, const std::vector<int>& axes) {
 Axes as_axes(const std::vector<int>& axes) { return Axes(axes.begin(), axes.end()); }
 
 /// x with `axis` moved to the end, and back: the fused row operations work on the last axis.
-template <class Rows>
-Tensor on_last_axis(const Tensor& x, int axis, const Rows& rows) {
+template <class Rows> Tensor on_last_axis(const Tensor& x, int axis, const Rows& rows) {
   if (axis == x.rank() - 1) return rows(x);
   return transpose(rows(contiguous(transpose(x, axis, -1))), axis, -1);
 }
@@ -54,8 +53,7 @@ struct ProdDerivative {
   }
 };
 
-template <bool largest>
-struct ExtremeDerivative {
+template <bool largest> struct ExtremeDerivative {
   static constexpr std::string_view name = largest ? "max" : "min";
   Saved x;
   std::vector<int> axes;
@@ -68,13 +66,15 @@ struct ExtremeDerivative {
   }
 };
 
-template <bool largest>
-Tensor extreme(const Tensor& x, const Axes& axes, bool keepdim) {
+template <bool largest> Tensor extreme(const Tensor& x, const Axes& axes, bool keepdim) {
   using Op = std::conditional_t<largest, Max, Min>;
   const auto at = normalize_axes(Op::name, axes, x.rank());
   return record(
       compute::reduce<Op>(x, at, keepdim), {&x},
-      [&] { return ExtremeDerivative<largest>{Saved(x, 0), at, with_ones(x.shape(), at)}; }, Keep::output);
+      [&] {
+        return ExtremeDerivative<largest>{Saved(x, 0), at, with_ones(x.shape(), at)};
+      },
+      Keep::output);
 }
 
 struct SoftmaxDerivative {
@@ -132,8 +132,7 @@ void check_rows_dtype(std::string_view op, const Tensor& x) {
 
 Tensor sum(const Tensor& x, const Axes& axes, bool keepdim) {
   const auto at = normalize_axes("sum", axes, x.rank());
-  return record(compute::reduce<Sum>(x, at, keepdim), {&x},
-                [&] { return SumDerivative{with_ones(x.shape(), at)}; });
+  return record(compute::reduce<Sum>(x, at, keepdim), {&x}, [&] { return SumDerivative{with_ones(x.shape(), at)}; });
 }
 
 Tensor mean(const Tensor& x, const Axes& axes, bool keepdim) {
@@ -153,8 +152,9 @@ Tensor sum_to(const Tensor& x, const Shape& shape) {
 
 Tensor prod(const Tensor& x, const Axes& axes, bool keepdim) {
   const auto at = normalize_axes("prod", axes, x.rank());
-  return record(compute::reduce<Prod>(x, at, keepdim), {&x},
-                [&] { return ProdDerivative{Saved(x, 0), at, with_ones(x.shape(), at)}; });
+  return record(compute::reduce<Prod>(x, at, keepdim), {&x}, [&] {
+    return ProdDerivative{Saved(x, 0), at, with_ones(x.shape(), at)};
+  });
 }
 
 Tensor max(const Tensor& x, const Axes& axes, bool keepdim) { return extreme<true>(x, axes, keepdim); }
@@ -192,14 +192,16 @@ Tensor cumsum(const Tensor& x, std::int64_t axis) {
 Tensor softmax(const Tensor& x, std::int64_t axis) {
   check_rows_dtype("softmax", x);
   return on_last_axis(x, normalize_axis("softmax", axis, x.rank()), [](const Tensor& in) {
-    return record(compute::softmax(in, false), {&in}, [] { return SoftmaxDerivative{}; }, Keep::output);
+    return record(
+        compute::softmax(in, false), {&in}, [] { return SoftmaxDerivative{}; }, Keep::output);
   });
 }
 
 Tensor log_softmax(const Tensor& x, std::int64_t axis) {
   check_rows_dtype("log_softmax", x);
   return on_last_axis(x, normalize_axis("log_softmax", axis, x.rank()), [](const Tensor& in) {
-    return record(compute::softmax(in, true), {&in}, [] { return LogSoftmaxDerivative{}; }, Keep::output);
+    return record(
+        compute::softmax(in, true), {&in}, [] { return LogSoftmaxDerivative{}; }, Keep::output);
   });
 }
 

@@ -1,5 +1,5 @@
-// Views and data movement by index. The derivative of a view is the view back; that of a selection is a sum into
-// zeros at the same place.
+// Views and data movement by index. The derivative of a view is the view back; that of a selection is a sum
+// into zeros at the same place.
 #include <algorithm>
 #include <numeric>
 
@@ -74,8 +74,7 @@ struct CatDerivative {
   void operator()(Backward& pass) const {
     std::int64_t at = 0;
     for (std::size_t i = 0; i < sizes.size(); ++i) {
-      if (pass.needs(static_cast<int>(i)))
-        pass.give(static_cast<int>(i), slice(pass.grad(), axis, at, at + sizes[i]));
+      if (pass.needs(static_cast<int>(i))) pass.give(static_cast<int>(i), slice(pass.grad(), axis, at, at + sizes[i]));
       at += sizes[i];
     }
   }
@@ -147,8 +146,8 @@ Tensor reshape(const Tensor& x, Shape shape) {
     }
   }
   if (open >= 0) {
-    check(known > 0 && x.numel() % known == 0, "reshape", x.numel(), " elements of shape ", x.shape(),
-          " do not fit ", shape);
+    check(known > 0 && x.numel() % known == 0, "reshape", x.numel(), " elements of shape ", x.shape(), " do not fit ",
+          shape);
     shape[open] = x.numel() / known;
   }
   check(count_elements("reshape", shape) == x.numel(), "reshape", "shape ", x.shape(), " has ", x.numel(),
@@ -300,20 +299,21 @@ Tensor gather(const Tensor& x, std::int64_t axis, const Tensor& index) {
 
 Tensor scatter_add(const Tensor& x, std::int64_t axis, const Tensor& index, const Tensor& source) {
   const int at = normalize_axis("scatter_add", axis, x.rank());
-  return record(compute::scatter_add(x, at, index, source), {&x, &source, &index},
-                [&] { return ScatterAddDerivative{at, index}; });
+  return record(compute::scatter_add(x, at, index, source), {&x, &source, &index}, [&] {
+    return ScatterAddDerivative{at, index};
+  });
 }
 
 Tensor index_select(const Tensor& x, std::int64_t axis, const Tensor& index) {
   const int at = normalize_axis("index_select", axis, x.rank());
-  return record(compute::index_select(x, at, index), {&x, &index},
-                [&] { return IndexSelectDerivative{at, index}; });
+  return record(compute::index_select(x, at, index), {&x, &index}, [&] { return IndexSelectDerivative{at, index}; });
 }
 
 Tensor index_add(const Tensor& source, std::int64_t axis, const Tensor& index, std::int64_t n) {
   const int at = normalize_axis("index_add", axis, source.rank());
-  return record(compute::index_add(source, at, index, n), {&source, &index},
-                [&] { return IndexAddDerivative{at, index}; });
+  return record(compute::index_add(source, at, index, n), {&source, &index}, [&] {
+    return IndexAddDerivative{at, index};
+  });
 }
 
 Tensor one_hot(const Tensor& index, std::int64_t classes, Options options) {
@@ -330,8 +330,9 @@ Tensor embedding(const Tensor& w, const Tensor& index) {
   Shape shape = index.shape();
   shape.push_back(w.shape()[1]);
   Tensor y = compute::index_select(w, 0, reshape(index, {index.numel()}));
-  return record(make_view(y, shape, row_major(shape), 0), {&w, &index},
-                [&] { return EmbeddingDerivative{index, w.shape()[0], w.shape()[1]}; });
+  return record(make_view(y, shape, row_major(shape), 0), {&w, &index}, [&] {
+    return EmbeddingDerivative{index, w.shape()[0], w.shape()[1]};
+  });
 }
 
 }  // namespace stet

@@ -182,8 +182,7 @@ std::vector<Tensor> squared_gradients(const Tensor& outputs, const std::vector<T
   return sums;
 }
 
-std::vector<Tensor> squared_gradients(const Tensor& losses, const std::vector<Tensor>& parameters,
-                                      bool retain_graph) {
+std::vector<Tensor> squared_gradients(const Tensor& losses, const std::vector<Tensor>& parameters, bool retain_graph) {
   check(losses.rank() == 1, kOp, "losses ", losses.shape(), ": expected one unreduced loss a sample, (batch,)");
   return squared_gradients(losses, std::vector<Tensor>{ones(losses.shape(), losses.options())}, parameters,
                            retain_graph);

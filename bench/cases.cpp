@@ -1,5 +1,6 @@
-// The stet side of the benchmark cases. compare.py starts this program with a case, a weight file and a number of
-// threads, then asks for losses or timings line by line, so that both sides alternate within one run.
+// The stet side of the benchmark cases. compare.py starts this program with a case, a weight file and a
+// number of threads, then asks for losses or timings line by line, so that both sides alternate within one
+// run.
 #include <chrono>
 #include <cmath>
 #include <functional>
@@ -15,9 +16,7 @@ using namespace stet;
 
 namespace {
 
-double seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 /// A case: step(i) does one unit of work and returns a number to compare (a loss, a sum).
 struct Case {
@@ -27,9 +26,7 @@ struct Case {
 struct Classifier : nn::Module {
   Classifier(std::int64_t in, std::int64_t h1, std::int64_t h2, std::int64_t out)
       : fc1(this, "fc1", in, h1), fc2(this, "fc2", h1, h2), fc3(this, "fc3", h2, out) {}
-  Tensor operator()(const Tensor& x) {
-    return fc3(fc2(fc1(x, Activation::relu), Activation::relu));
-  }
+  Tensor operator()(const Tensor& x) { return fc3(fc2(fc1(x, Activation::relu), Activation::relu)); }
   nn::Linear fc1, fc2, fc3;
 };
 
@@ -53,8 +50,7 @@ std::unique_ptr<Classifier> classifier(const nn::State& file) {
 }
 
 /// Cases 1, 2, 3 and 6: training steps of a perceptron.
-template <class Optimizer, class Options>
-Case training(const nn::State& file, Options options, double ewc_lambda = 0) {
+template <class Optimizer, class Options> Case training(const nn::State& file, Options options, double ewc_lambda = 0) {
   auto model = std::shared_ptr<Classifier>(classifier(file));
   auto optimizer = std::make_shared<Optimizer>(model->parameters(), options);
   auto data = std::make_shared<Data>(file);
@@ -134,7 +130,8 @@ Case make_case(int number, const nn::State& file) {
   }
 }
 
-/// The machine's own limits, measured here: FLOP/s of the best matrix product, bytes/s of the update's stream.
+/// The machine's own limits, measured here: FLOP/s of the best matrix product, bytes/s of the update's
+/// stream.
 void print_limits() {
   const std::int64_t n = 1024;
   const Tensor a = rand({n, n}), b = rand({n, n});
@@ -152,8 +149,8 @@ void print_limits() {
     stream = std::max(stream, 12.0 * static_cast<double>(m) / (seconds() - start));
   }
   std::cout << "{\"gflops\": " << best * 1e-9 << ", \"gbytes\": " << stream * 1e-9 << ", \"isa\": \"" << cpu::isa()
-            << "\", \"threads\": " << threads() << ", \"blas\": \"" << openblas_get_corename() << "\", \"blas_config\": \""
-            << openblas_get_config() << "\"}" << std::endl;
+            << "\", \"threads\": " << threads() << ", \"blas\": \"" << openblas_get_corename()
+            << "\", \"blas_config\": \"" << openblas_get_config() << "\"}" << std::endl;
 }
 
 void serve(const Case& work) {

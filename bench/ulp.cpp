@@ -40,8 +40,7 @@ struct Worst {
   }
 };
 
-template <class F>
-void apply_block(const float* in, float* out, double* exact) {
+template <class F> void apply_block(const float* in, float* out, double* exact) {
   for (int i = 0; i < block; ++i) out[i] = F::eval(in[i]);
   for (int i = 0; i < block; ++i) exact[i] = F::exact(in[i]);
 }
@@ -53,14 +52,10 @@ double ulp_error(float got, double exact) {
   constexpr double limit = 0x1p128, smallest = 0x1p-126, largest = 0x1p127;
   const double g = got > limit ? limit : got < -limit ? -limit : got;
   const double e = exact > limit ? limit : exact < -limit ? -limit : exact;
-  const double magnitude = std::fabs(e) < smallest  ? smallest
-                           : std::fabs(e) > largest ? largest
-                                                    : std::fabs(e);
-  const double power =
-      __builtin_bit_cast(double, __builtin_bit_cast(uint64_t, magnitude) & 0x7ff0000000000000u);
+  const double magnitude = std::fabs(e) < smallest ? smallest : std::fabs(e) > largest ? largest : std::fabs(e);
+  const double power = __builtin_bit_cast(double, __builtin_bit_cast(uint64_t, magnitude) & 0x7ff0000000000000u);
   const double error = std::fabs(g - e) / power * 0x1p23;
-  const bool signs =
-      (__builtin_bit_cast(int64_t, static_cast<double>(got)) ^ __builtin_bit_cast(int64_t, exact)) < 0;
+  const bool signs = (__builtin_bit_cast(int64_t, static_cast<double>(got)) ^ __builtin_bit_cast(int64_t, exact)) < 0;
   const bool got_nan = got != got, exact_nan = exact != exact;
   const bool wrong = (got_nan != exact_nan) | (signs & !got_nan);
   return wrong ? HUGE_VAL : got_nan ? 0.0 : error;
@@ -140,8 +135,7 @@ Worst check_pow(uint64_t stride) {
     float x, y = static_cast<float>(static_cast<double>(static_cast<int32_t>(word >> 32)) * 0x1p-26);  // +-32
     std::memcpy(&x, &low, sizeof x);
     if (i % 4 == 0) y = std::floor(y);
-    if (i % 4 == 1)
-      x = 1.0f + static_cast<float>(static_cast<int32_t>(low)) * 0x1p-34f, y *= 64.0f;  // 1 +- 1/8
+    if (i % 4 == 1) x = 1.0f + static_cast<float>(static_cast<int32_t>(low)) * 0x1p-34f, y *= 64.0f;  // 1 +- 1/8
     if (i % 4 == 2) x = std::fabs(x), y *= 0.1f;
     compare_pow(x, y, worst);
   }
@@ -263,8 +257,7 @@ int main(int argc, char** argv) {
   uint64_t stride = 1;
   std::string only;
   for (int i = 1; i + 1 < argc; i += 2) {
-    if (std::strcmp(argv[i], "--stride") == 0)
-      stride = std::max(1ull, std::strtoull(argv[i + 1], nullptr, 10));
+    if (std::strcmp(argv[i], "--stride") == 0) stride = std::max(1ull, std::strtoull(argv[i + 1], nullptr, 10));
     if (std::strcmp(argv[i], "--only") == 0) only = argv[i + 1];
   }
   std::printf("%-10s %8s %6s   %-16s %10s\n", "function", "max ulp", "bar", "at x", "mismatches");

@@ -10,8 +10,7 @@
 namespace stet::continual {
 namespace {
 
-template <class T>
-void read_row(const T* from, float* to, std::int64_t width, const std::vector<std::int64_t>& map) {
+template <class T> void read_row(const T* from, float* to, std::int64_t width, const std::vector<std::int64_t>& map) {
   constexpr float scale = std::is_same_v<T, std::uint8_t> ? 255.0f : 1.0f;  // divided by: the bits of x / 255
   if (map.empty()) {
     for (std::int64_t i = 0; i < width; ++i) to[i] = static_cast<float>(from[i]) / scale;
@@ -44,10 +43,10 @@ Examples::Examples(std::shared_ptr<const Pool> pool, std::vector<std::int64_t> i
       label_map_(std::move(label_map)),
       pixel_map_(std::move(pixel_map)),
       task_(task) {
-  check(pool_ && pool_->x.rank() == 2 && pool_->y.rank() == 1 && pool_->x.shape()[0] == pool_->y.shape()[0],
-        "examples", "a pool is x (n, d) and y (n,)");
-  check(pool_->x.dtype() == DType::u8 || pool_->x.dtype() == DType::f32, "examples", "x holds ",
-        pool_->x.dtype(), ", expected u8 or f32");
+  check(pool_ && pool_->x.rank() == 2 && pool_->y.rank() == 1 && pool_->x.shape()[0] == pool_->y.shape()[0], "examples",
+        "a pool is x (n, d) and y (n,)");
+  check(pool_->x.dtype() == DType::u8 || pool_->x.dtype() == DType::f32, "examples", "x holds ", pool_->x.dtype(),
+        ", expected u8 or f32");
   const auto labels = pool_->y.values<std::int64_t>();
   for (std::int64_t i : indices_) {
     check(i >= 0 && i < pool_->y.numel(), "examples", "index ", i, " of ", pool_->y.numel());
@@ -56,8 +55,8 @@ Examples::Examples(std::shared_ptr<const Pool> pool, std::vector<std::int64_t> i
                                  label_map_[static_cast<std::size_t>(label)] >= 0),
           "examples", "label ", label, " at index ", i, " has no output in task ", task_);
   }
-  check(pixel_map_.empty() || static_cast<std::int64_t>(pixel_map_.size()) == width(), "examples",
-        "a map of ", pixel_map_.size(), " pixels for ", width());
+  check(pixel_map_.empty() || static_cast<std::int64_t>(pixel_map_.size()) == width(), "examples", "a map of ",
+        pixel_map_.size(), " pixels for ", width());
   for (std::int64_t at : pixel_map_) check(at < width(), "examples", "pixel ", at, " of ", width());
 }
 
@@ -75,10 +74,8 @@ Batch Examples::batch(std::span<const std::int64_t> positions) const {
   parallel_for((n + kRows - 1) / kRows, [&](std::int64_t chunk) {
     for (std::int64_t i = chunk * kRows; i < std::min(n, (chunk + 1) * kRows); ++i) {
       const std::int64_t at = indices_[static_cast<std::size_t>(positions[static_cast<std::size_t>(i)])];
-      if (bytes)
-        read_row(pool_->x.data<std::uint8_t>() + at * width(), x + i * width(), width(), pixel_map_);
-      else
-        read_row(pool_->x.data<float>() + at * width(), x + i * width(), width(), pixel_map_);
+      if (bytes) read_row(pool_->x.data<std::uint8_t>() + at * width(), x + i * width(), width(), pixel_map_);
+      else read_row(pool_->x.data<float>() + at * width(), x + i * width(), width(), pixel_map_);
       y[i] = label_map_.empty() ? labels[at] : label_map_[static_cast<std::size_t>(labels[at])];
     }
   });
@@ -92,8 +89,8 @@ Batch Examples::range(std::int64_t begin, std::int64_t end) const {
 }
 
 Examples Examples::subset(std::int64_t begin, std::int64_t end) const {
-  check(begin >= 0 && begin <= end && end <= size(), "subset", "positions ", begin, " to ", end, " of ",
-        size(), " examples");
+  check(begin >= 0 && begin <= end && end <= size(), "subset", "positions ", begin, " to ", end, " of ", size(),
+        " examples");
   Examples out = *this;
   out.indices_.assign(indices_.begin() + begin, indices_.begin() + end);
   return out;

@@ -11,8 +11,7 @@
 namespace stet::continual {
 namespace {
 
-constexpr int kCell = 46, kGap = 2, kLeft = 74, kTop = 34, kBottom = 52, kRight = 16, kTitle = 46,
-              kLegend = 64;
+constexpr int kCell = 46, kGap = 2, kLeft = 74, kTop = 34, kBottom = 52, kRight = 16, kTitle = 46, kLegend = 64;
 
 struct Colour {
   double r, g, b;  ///< 0..255
@@ -47,20 +46,11 @@ std::string hex(const Colour& c) {
 std::string escaped(const std::string& text) {
   std::string out;
   for (char c : text) switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      default:
-        out += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;  // control characters are not allowed in XML
+      case '&': out += "&amp;"; break;
+      case '<': out += "&lt;"; break;
+      case '>': out += "&gt;"; break;
+      case '"': out += "&quot;"; break;
+      default: out += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;  // control characters are not allowed in XML
     }
   return out;
 }
@@ -76,8 +66,8 @@ std::string task_name(const HeatMap& map, std::size_t i) {
 void draw_cell(std::ostream& out, int x, int y, double value) {
   const bool known = std::isfinite(value);
   const Colour c = known ? colour_of(value) : Colour{236, 236, 236};
-  out << "<rect x=\"" << x << "\" y=\"" << y << "\" width=\"" << kCell - kGap << "\" height=\""
-      << kCell - kGap << "\" rx=\"3\" fill=\"" << hex(c) << "\"/>\n";
+  out << "<rect x=\"" << x << "\" y=\"" << y << "\" width=\"" << kCell - kGap << "\" height=\"" << kCell - kGap
+      << "\" rx=\"3\" fill=\"" << hex(c) << "\"/>\n";
   const bool dark = 0.299 * c.r + 0.587 * c.g + 0.114 * c.b < 140;
   char number[16] = "–";
   if (known) std::snprintf(number, sizeof number, "%.1f", 100 * value);
@@ -108,10 +98,10 @@ void draw_map(std::ostream& out, const HeatMap& map, int x0, int y0) {
 void draw_legend(std::ostream& out, int x, int y, int height) {
   out << "<defs><linearGradient id=\"scale\" x1=\"0\" y1=\"1\" x2=\"0\" y2=\"0\">\n";
   for (std::size_t i = 0; i < kCividis.size(); ++i)
-    out << "<stop offset=\"" << static_cast<double>(i) / static_cast<double>(kCividis.size() - 1)
-        << "\" stop-color=\"" << hex(kCividis[i]) << "\"/>\n";
-  out << "</linearGradient></defs>\n<rect x=\"" << x << "\" y=\"" << y << "\" width=\"14\" height=\""
-      << height << "\" rx=\"3\" fill=\"url(#scale)\"/>\n";
+    out << "<stop offset=\"" << static_cast<double>(i) / static_cast<double>(kCividis.size() - 1) << "\" stop-color=\""
+        << hex(kCividis[i]) << "\"/>\n";
+  out << "</linearGradient></defs>\n<rect x=\"" << x << "\" y=\"" << y << "\" width=\"14\" height=\"" << height
+      << "\" rx=\"3\" fill=\"url(#scale)\"/>\n";
   for (int percent : {0, 25, 50, 75, 100})
     text(out, x + 20, y + 4 + height * (100 - percent) / 100.0, "class=\"tick\"", std::to_string(percent));
 }

@@ -26,21 +26,18 @@ Tensor sampled_labels(const Tensor& logits, const Tensor& uniforms) {
                 -1);  // the first that exceeds
 }
 
-std::vector<Tensor> batch_sum(Context& context, const Batch& batch, const std::vector<Tensor>& parameters,
-                              Fisher kind, const Tensor& uniforms) {
+std::vector<Tensor> batch_sum(Context& context, const Batch& batch, const std::vector<Tensor>& parameters, Fisher kind,
+                              const Tensor& uniforms) {
   const Tensor logits = context.logits(batch);
   check(logits.rank() == 2, "fisher", "logits ", logits.shape(), ": expected (examples, outputs)");
   switch (kind) {
-    case Fisher::exact:
-      return squared_gradients(logits, exact_fisher_seeds(logits), parameters);
+    case Fisher::exact: return squared_gradients(logits, exact_fisher_seeds(logits), parameters);
     case Fisher::sampled:
       return squared_gradients(cross_entropy_rows(logits, sampled_labels(logits, uniforms)), parameters);
-    case Fisher::empirical:
-      return squared_gradients(cross_entropy_rows(logits, batch.y), parameters);
+    case Fisher::empirical: return squared_gradients(cross_entropy_rows(logits, batch.y), parameters);
     case Fisher::batch_mean: {
       auto gradients = grad(mean(cross_entropy_rows(logits, batch.y)), parameters, {.allow_unused = true});
-      for (std::size_t i = 0; i < gradients.size();
-           ++i)  // weighted by the batch, so that the end divides by N
+      for (std::size_t i = 0; i < gradients.size(); ++i)  // weighted by the batch, so that the end divides by N
         gradients[i] = gradients[i].defined() ? square(gradients[i]) * static_cast<double>(batch.size())
                                               : zeros(parameters[i].shape(), parameters[i].options());
       return gradients;
@@ -90,10 +87,8 @@ nn::State fisher_diagonal(Context& context, const Examples& examples, const Fish
     const auto begin = static_cast<std::int64_t>(at), end = begin + static_cast<std::int64_t>(n);
     const auto part = batch_sum(context, batch, tensors, options.kind, slice(uniforms, 0, begin, end));
     for (std::size_t i = 0; i < part.size(); ++i)
-      if (total.size() <= i)
-        total.push_back(part[i]);
-      else
-        total[i] = total[i] + part[i];
+      if (total.size() <= i) total.push_back(part[i]);
+      else total[i] = total[i] + part[i];
   }
   nn::State out;
   for (std::size_t i = 0; i < parameters.size(); ++i)

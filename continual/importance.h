@@ -7,8 +7,8 @@
 namespace stet::continual {
 
 enum class Fisher {
-  exact,    ///< E_x sum_c p(c|x) (d log p(c|x) / d theta)^2: every label, weighted by the model's probability
-  sampled,  ///< one label drawn from p(.|x) per example: unbiased for `exact`
+  exact,       ///< E_x sum_c p(c|x) (d log p(c|x) / d theta)^2: every label, weighted by the model's probability
+  sampled,     ///< one label drawn from p(.|x) per example: unbiased for `exact`
   empirical,   ///< the label of the data: vanishes on examples that are learned by heart
   batch_mean,  ///< square of the batch's mean gradient: what several libraries compute; depends on the batch
                ///< size
@@ -17,10 +17,9 @@ std::string_view name_of(Fisher kind);
 
 struct FisherOptions {
   Fisher kind = Fisher::exact;
-  std::int64_t samples = 0;  ///< at most this many examples, evenly spaced; 0: all
-  std::int64_t batch_size =
-      256;                 ///< speed and memory alone, except for batch_mean, which is another quantity
-  std::uint64_t seed = 0;  ///< for `sampled`
+  std::int64_t samples = 0;       ///< at most this many examples, evenly spaced; 0: all
+  std::int64_t batch_size = 256;  ///< speed and memory alone, except for batch_mean, which is another quantity
+  std::uint64_t seed = 0;         ///< for `sampled`
 };
 
 /// Mean over the examples of each trainable parameter's Fisher diagonal, by parameter path (batch_mean: the
@@ -29,8 +28,8 @@ struct FisherOptions {
 /// empty. Source: Kirkpatrick et al. 2017; variants as in van de Ven 2025 (arXiv:2502.11756).
 nn::State fisher_diagonal(Context& context, const Examples& examples, const FisherOptions& options = {});
 
-/// The seeds of the exact Fisher for squared_gradients(): one (n, classes) tensor per label that is possible for
-/// some example, sqrt(p_c) (e_c - p).
+/// The seeds of the exact Fisher for squared_gradients(): one (n, classes) tensor per label that is possible
+/// for some example, sqrt(p_c) (e_c - p).
 std::vector<Tensor> exact_fisher_seeds(const Tensor& logits);
 
 }  // namespace stet::continual

@@ -31,8 +31,7 @@ double Learner::step(Context& context, Batch batch) {
   const Tensor logits = context.logits(batch);                    //    set up at the task's start
   Tensor loss = mean(cross_entropy_rows(logits, batch.y));
   for (const auto& s : strategies_)
-    if (const Tensor extra = s->loss(context, batch, logits); extra.defined())
-      loss = loss + extra;  // 4. loss
+    if (const Tensor extra = s->loss(context, batch, logits); extra.defined()) loss = loss + extra;  // 4. loss
   const double value = loss.item();
   loss.backward();
   optimizer_.step();  // 5. gradient transforms, 6. quadratic penalties; masks apply to value and state
@@ -64,8 +63,7 @@ double Learner::train_stage(Context& context, const std::vector<int>& tasks) {
       total += loss;
       ++done;
       if (options.on_progress)
-        options.on_progress(
-            {context.task, static_cast<int>(context.scenario.tasks.size()), done, steps, loss});
+        options.on_progress({context.task, static_cast<int>(context.scenario.tasks.size()), done, steps, loss});
     }
   return total / static_cast<double>(std::max<std::int64_t>(done, 1));
 }

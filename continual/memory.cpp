@@ -8,8 +8,7 @@
 
 namespace stet::continual {
 
-Reservoir::Reservoir(std::int64_t capacity, Generator generator)
-    : capacity_(capacity), generator_(generator) {
+Reservoir::Reservoir(std::int64_t capacity, Generator generator) : capacity_(capacity), generator_(generator) {
   check(capacity > 0, "reservoir", "capacity ", capacity, ": expected at least 1");
 }
 
@@ -23,8 +22,8 @@ void Reservoir::offer(const Batch& batch) {
     y_ = zeros({capacity_}, DType::i64);
     task_ = zeros({capacity_}, DType::i64);
   }
-  check(batch.x.dtype() == DType::f32 && batch.x.numel() * capacity_ == batch.size() * x_.numel(),
-        "reservoir", "examples ", batch.x.shape(), " for a store ", x_.shape());
+  check(batch.x.dtype() == DType::f32 && batch.x.numel() * capacity_ == batch.size() * x_.numel(), "reservoir",
+        "examples ", batch.x.shape(), " for a store ", x_.shape());
   const Tensor x = contiguous(batch.x);
   const std::int64_t width = x.numel() / batch.size();
   const auto* from = x.data<float>();
@@ -53,8 +52,8 @@ Batch Reservoir::draw(std::int64_t count) {
 nn::State Reservoir::state() const {
   const GeneratorState g = generator_.state();
   nn::State out;
-  out["counters"] = tensor(
-      std::vector<std::int64_t>{seen_, static_cast<std::int64_t>(g.seed), static_cast<std::int64_t>(g.draw)});
+  out["counters"] =
+      tensor(std::vector<std::int64_t>{seen_, static_cast<std::int64_t>(g.seed), static_cast<std::int64_t>(g.draw)});
   if (x_.defined()) {
     out["x"] = x_.clone();
     out["y"] = y_.clone();
@@ -64,9 +63,7 @@ nn::State Reservoir::state() const {
 }
 
 void Reservoir::load(const nn::State& state) {
-  const auto found = [&](const std::string& key) {
-    return state.contains(key) ? state.at(key).clone() : Tensor();
-  };
+  const auto found = [&](const std::string& key) { return state.contains(key) ? state.at(key).clone() : Tensor(); };
   const Tensor counters = found("counters"), x = found("x"), y = found("y"), task = found("task");
   check(counters.defined() && counters.shape() == Shape{3} && counters.dtype() == DType::i64, "reservoir",
         "the state has no 'counters' (3,) i64");
@@ -76,8 +73,7 @@ void Reservoir::load(const nn::State& state) {
   const auto fits = [&](const Tensor& t) {
     return t.defined() && t.dtype() == DType::i64 && t.shape() == Shape{capacity_};
   };
-  check(!x.defined() ||
-            (x.rank() > 0 && x.dtype() == DType::f32 && x.shape()[0] == capacity_ && fits(y) && fits(task)),
+  check(!x.defined() || (x.rank() > 0 && x.dtype() == DType::f32 && x.shape()[0] == capacity_ && fits(y) && fits(task)),
         "reservoir", "the state does not fit capacity ", capacity_,
         ": expected x (capacity, ...), y and task (capacity,)");
   seen_ = numbers[0];

@@ -24,8 +24,8 @@ std::string number(double value, int decimals) {
 
 /// Columns as seen, not bytes: "±" and "–" take two and three.
 std::size_t width_of(const std::string& text) {
-  return static_cast<std::size_t>(std::count_if(
-      text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
+  return static_cast<std::size_t>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
 }
 
 std::string padded(const std::string& text, std::size_t width, bool left = false) {
@@ -35,8 +35,7 @@ std::string padded(const std::string& text, std::size_t width, bool left = false
 
 std::string spread(const Spread& value, double factor, int decimals) {
   if (!std::isfinite(value.mean)) return "–";
-  return number(value.mean * factor, decimals) + " ± " +
-         padded(number(value.deviation * factor, decimals), 4);
+  return number(value.mean * factor, decimals) + " ± " + padded(number(value.deviation * factor, decimals), 4);
 }
 
 json as_json(double value) { return std::isfinite(value) ? json(value) : json(nullptr); }
@@ -45,9 +44,7 @@ json as_json(const std::vector<double>& values) {
   for (double v : values) out.push_back(as_json(v));
   return out;
 }
-json as_json(const Spread& value) {
-  return {{"mean", as_json(value.mean)}, {"deviation", as_json(value.deviation)}};
-}
+json as_json(const Spread& value) { return {{"mean", as_json(value.mean)}, {"deviation", as_json(value.deviation)}}; }
 
 double total_seconds(const Result& result) {
   return std::accumulate(result.seconds.begin(), result.seconds.end(), 0.0);
@@ -104,8 +101,7 @@ std::vector<Summary> summarise(const std::vector<Run>& runs) {
 
 std::string table(const std::vector<Summary>& summaries) {
   std::size_t width = 0;
-  for (const Summary& s : summaries)
-    width = std::max({width, width_of(s.label) + 2, name_of(s.setting).size()});
+  for (const Summary& s : summaries) width = std::max({width, width_of(s.label) + 2, name_of(s.setting).size()});
   std::string out;
   for (std::size_t i = 0; i < summaries.size(); ++i) {
     const Summary& s = summaries[i];
@@ -167,10 +163,8 @@ void write_results_json(const std::filesystem::path& path, const std::vector<Run
                          {"forgetting", as_json(s.forgetting)},
                          {"seconds", as_json(s.seconds)}});
   for (const Run& run : runs) all.push_back(as_json(run));
-  const json file = {{"about", about},
-                     {"definitions", AccuracyMatrix::definitions()},
-                     {"summary", summaries},
-                     {"runs", all}};
+  const json file = {
+      {"about", about}, {"definitions", AccuracyMatrix::definitions()}, {"summary", summaries}, {"runs", all}};
   // Text that is not UTF-8 (a file name, say) is replaced, not refused.
   write_text_file(path, file.dump(2, ' ', false, json::error_handler_t::replace) + '\n');
 }

@@ -13,8 +13,8 @@ namespace stet::continual {
 namespace {
 
 void check_pools(const Pool& train, const Pool& test) {
-  check(train.x.rank() == 2 && test.x.rank() == 2 && train.x.shape()[1] == test.x.shape()[1], "scenario",
-        "training x ", train.x.shape(), " and test x ", test.x.shape(), ": expected (n, d) with one d");
+  check(train.x.rank() == 2 && test.x.rank() == 2 && train.x.shape()[1] == test.x.shape()[1], "scenario", "training x ",
+        train.x.shape(), " and test x ", test.x.shape(), ": expected (n, d) with one d");
 }
 
 std::int64_t class_count(const Pool& pool) {
@@ -49,8 +49,7 @@ std::vector<std::int64_t> range(std::int64_t begin, std::int64_t end) {
 
 /// One task for each pixel map: the same classes throughout.
 Scenario with_pixel_maps(const Pool& train, const Pool& test, Setting setting,
-                         const std::vector<std::vector<std::int64_t>>& maps,
-                         const std::vector<std::string>& names) {
+                         const std::vector<std::vector<std::int64_t>>& maps, const std::vector<std::string>& names) {
   const std::int64_t classes = std::max(class_count(train), class_count(test));
   const auto train_pool = std::make_shared<const Pool>(train), test_pool = std::make_shared<const Pool>(test);
   const bool shared = setting == Setting::domain_incremental;
@@ -71,10 +70,8 @@ std::vector<std::int64_t> rotation_map(std::int64_t side, double degrees) {
   for (std::int64_t row = 0; row < side; ++row)
     for (std::int64_t col = 0; col < side; ++col) {
       const double y = static_cast<double>(row) - centre, x = static_cast<double>(col) - centre;
-      const auto from_col =
-          static_cast<std::int64_t>(std::lround(centre + x * std::cos(angle) - y * std::sin(angle)));
-      const auto from_row =
-          static_cast<std::int64_t>(std::lround(centre + x * std::sin(angle) + y * std::cos(angle)));
+      const auto from_col = static_cast<std::int64_t>(std::lround(centre + x * std::cos(angle) - y * std::sin(angle)));
+      const auto from_row = static_cast<std::int64_t>(std::lround(centre + x * std::sin(angle) + y * std::cos(angle)));
       const bool inside = from_row >= 0 && from_row < side && from_col >= 0 && from_col < side;
       map.push_back(inside ? from_row * side + from_col : -1);
     }
@@ -101,21 +98,19 @@ Scenario split_classes(const Pool& train, const Pool& test, Setting setting, std
                        std::vector<std::int64_t> order) {
   check_pools(train, test);
   const std::int64_t classes = class_count(train);
-  check(class_count(test) <= classes, "split_classes",
-        "the test split has labels that the training split lacks");
+  check(class_count(test) <= classes, "split_classes", "the test split has labels that the training split lacks");
   if (order.empty()) order = range(0, classes);
-  check(classes_per_task > 0 && order.size() % static_cast<std::size_t>(classes_per_task) == 0,
-        "split_classes", order.size(), " classes do not split into tasks of ", classes_per_task);
+  check(classes_per_task > 0 && order.size() % static_cast<std::size_t>(classes_per_task) == 0, "split_classes",
+        order.size(), " classes do not split into tasks of ", classes_per_task);
   for (std::int64_t c : order)
-    check(c >= 0 && c < classes && std::count(order.begin(), order.end(), c) == 1, "split_classes", "class ",
-          c, " of ", classes, " must be named once");
+    check(c >= 0 && c < classes && std::count(order.begin(), order.end(), c) == 1, "split_classes", "class ", c, " of ",
+          classes, " must be named once");
   const auto train_pool = std::make_shared<const Pool>(train), test_pool = std::make_shared<const Pool>(test);
   const bool shared = setting == Setting::domain_incremental;
   Scenario out{setting, shared ? classes_per_task : static_cast<std::int64_t>(order.size()), {}};
   for (std::size_t first = 0; first < order.size(); first += static_cast<std::size_t>(classes_per_task)) {
-    const std::vector<std::int64_t> mine(
-        order.begin() + static_cast<std::ptrdiff_t>(first),
-        order.begin() + static_cast<std::ptrdiff_t>(first) + classes_per_task);
+    const std::vector<std::int64_t> mine(order.begin() + static_cast<std::ptrdiff_t>(first),
+                                         order.begin() + static_cast<std::ptrdiff_t>(first) + classes_per_task);
     std::vector<std::int64_t> label_map(static_cast<std::size_t>(classes), -1), outputs;
     std::string name;
     for (std::size_t i = 0; i < mine.size(); ++i) {
@@ -135,16 +130,15 @@ Scenario hold_out(const Scenario& scenario, double share) {
   Scenario out{scenario.setting, scenario.outputs, {}};
   for (const Task& task : scenario.tasks) {
     const std::int64_t all = task.train.size(), held = std::llround(share * static_cast<double>(all));
-    check(held > 0 && held < all, "hold_out", "a share of ", share, " of ", all, " examples of task '",
-          task.name, "' leaves one side empty");
-    out.tasks.push_back({task.name, task.train.subset(0, all - held),
-                         TestSplit(task.train.subset(all - held, all)), task.outputs});
+    check(held > 0 && held < all, "hold_out", "a share of ", share, " of ", all, " examples of task '", task.name,
+          "' leaves one side empty");
+    out.tasks.push_back(
+        {task.name, task.train.subset(0, all - held), TestSplit(task.train.subset(all - held, all)), task.outputs});
   }
   return out;
 }
 
-Scenario permuted(const Pool& train, const Pool& test, Setting setting, std::int64_t tasks,
-                  Generator& generator) {
+Scenario permuted(const Pool& train, const Pool& test, Setting setting, std::int64_t tasks, Generator& generator) {
   check(tasks > 0, "permuted", tasks, " tasks");
   check_pools(train, test);
   std::vector<std::vector<std::int64_t>> maps(1);
@@ -160,8 +154,8 @@ Scenario rotated(const Pool& train, const Pool& test, Setting setting, std::int6
                  const std::vector<double>& angles) {
   check(!angles.empty(), "rotated", "needs at least one angle");
   check_pools(train, test);
-  check(side > 0 && side * side == train.x.shape()[1], "rotated", "images of side ", side, " for ",
-        train.x.shape()[1], " pixels");
+  check(side > 0 && side * side == train.x.shape()[1], "rotated", "images of side ", side, " for ", train.x.shape()[1],
+        " pixels");
   std::vector<std::vector<std::int64_t>> maps;
   std::vector<std::string> names;
   for (double angle : angles) {

@@ -58,8 +58,7 @@ Scenario split_classes(const Pool& train, const Pool& test, Setting setting, std
 Scenario hold_out(const Scenario& scenario, double share);
 
 /// The same classes with a fixed random permutation of the features per task; the first task is unchanged.
-Scenario permuted(const Pool& train, const Pool& test, Setting setting, std::int64_t tasks,
-                  Generator& generator);
+Scenario permuted(const Pool& train, const Pool& test, Setting setting, std::int64_t tasks, Generator& generator);
 
 /// The same classes with square images of side `side` turned by an angle per task (degrees,
 /// counter-clockwise, nearest pixel, 0 outside).

@@ -16,8 +16,7 @@ struct ByteSource::Inflater {
 
   Inflater() {
     constexpr int kGzipOnly = 15 + 16;
-    if (inflateInit2(&stream, kGzipOnly) != Z_OK)
-      fail<OutOfMemory>("inflate", "zlib could not be initialised");
+    if (inflateInit2(&stream, kGzipOnly) != Z_OK) fail<OutOfMemory>("inflate", "zlib could not be initialised");
   }
   ~Inflater() { inflateEnd(&stream); }
   Inflater(const Inflater&) = delete;
@@ -44,9 +43,7 @@ std::uint64_t ByteSource::capacity() const {
   return compressed() ? file_size_ * kHighestRatio : file_size_;
 }
 
-std::size_t ByteSource::read(std::span<std::uint8_t> out) {
-  return compressed() ? inflate_into(out) : read_file(out);
-}
+std::size_t ByteSource::read(std::span<std::uint8_t> out) { return compressed() ? inflate_into(out) : read_file(out); }
 
 std::size_t ByteSource::read_file(std::span<std::uint8_t> out) {
   file_.read(reinterpret_cast<char*>(out.data()), static_cast<std::streamsize>(out.size()));
@@ -76,8 +73,8 @@ std::size_t ByteSource::inflate_into(std::span<std::uint8_t> out) {
     const int status = inflate(&stream, Z_NO_FLUSH);
     count += room - stream.avail_out;
     const std::uint64_t offset = file_offset_ - stream.avail_in;
-    check(status == Z_OK || status == Z_STREAM_END || status == Z_BUF_ERROR, op_, path_.string(), ": byte ",
-          offset, ": the gzip stream is damaged: ", stream.msg ? stream.msg : "zlib gives no reason");
+    check(status == Z_OK || status == Z_STREAM_END || status == Z_BUF_ERROR, op_, path_.string(), ": byte ", offset,
+          ": the gzip stream is damaged: ", stream.msg ? stream.msg : "zlib gives no reason");
     inflater_->finished = status == Z_STREAM_END;
     check(!inflater_->finished || offset == file_size_, op_, path_.string(), ": byte ", offset, ": found ",
           file_size_ - offset, " bytes after the gzip stream, expected none");

@@ -13,20 +13,18 @@ namespace {
 
 constexpr std::string_view kOp = "read_idx";
 
-std::uint32_t read_u32(ByteSource& source, const std::string& file, std::uint64_t offset,
-                       std::string_view what) {
+std::uint32_t read_u32(ByteSource& source, const std::string& file, std::uint64_t offset, std::string_view what) {
   std::array<std::uint8_t, 4> b;
   const std::size_t found = source.read(b);
-  check(found == b.size(), kOp, file, ": byte ", offset + found, ": the file ends inside ", what, ": found ",
-        found, " bytes, expected 4");
+  check(found == b.size(), kOp, file, ": byte ", offset + found, ": the file ends inside ", what, ": found ", found,
+        " bytes, expected 4");
   return std::uint32_t{b[0]} << 24 | std::uint32_t{b[1]} << 16 | std::uint32_t{b[2]} << 8 | b[3];
 }
 
 /// Checks the magic number (two zeros, type 8 = unsigned byte, rank) and returns the rank.
 int read_rank(ByteSource& source, const std::string& file) {
   const std::uint32_t magic = read_u32(source, file, 0, "the magic number");
-  check(magic >> 16 == 0, kOp, file, ": byte 0: found ", magic >> 16,
-        ", expected two zero bytes of an IDX file");
+  check(magic >> 16 == 0, kOp, file, ": byte 0: found ", magic >> 16, ", expected two zero bytes of an IDX file");
   const std::uint32_t type = magic >> 8 & 0xff;
   check(type == 0x08, kOp, file, ": byte 2: found element type ", type, ", expected 8 (unsigned bytes)");
   const std::uint32_t rank = magic & 0xff;
@@ -41,8 +39,7 @@ std::string to_string(const std::vector<std::int64_t>& shape) {
 }
 
 /// The number of bytes that the shape asks for, once it is certain that the file can hold them.
-std::uint64_t checked_size(const ByteSource& source, const std::string& file,
-                           const std::vector<std::int64_t>& shape) {
+std::uint64_t checked_size(const ByteSource& source, const std::string& file, const std::vector<std::int64_t>& shape) {
   std::uint64_t size = 1;
   for (const auto n : shape) {
     check(!__builtin_mul_overflow(size, static_cast<std::uint64_t>(n), &size), kOp, file, ": byte 4: shape ",
@@ -51,9 +48,9 @@ std::uint64_t checked_size(const ByteSource& source, const std::string& file,
   const std::uint64_t header = 4 + 4 * shape.size();
   const std::uint64_t capacity = source.capacity();
   const std::uint64_t room = capacity > header ? capacity - header : 0;
-  check(size <= room, kOp, file, ": byte 4: shape ", to_string(shape), " needs ", size,
-        " bytes after the header, ", source.compressed() ? "but a compressed file of " : "but a file of ",
-        source.file_size(), " bytes cannot hold more than ", room);
+  check(size <= room, kOp, file, ": byte 4: shape ", to_string(shape), " needs ", size, " bytes after the header, ",
+        source.compressed() ? "but a compressed file of " : "but a file of ", source.file_size(),
+        " bytes cannot hold more than ", room);
   return size;
 }
 
@@ -71,8 +68,8 @@ IdxFile read_idx(const std::filesystem::path& path) {
 
   idx.bytes.resize(checked_size(source, file, idx.shape));
   const std::size_t found = source.read(idx.bytes);
-  check(found == idx.bytes.size(), kOp, file, ": byte ", offset + found, ": the data are truncated: found ",
-        found, " bytes, expected ", idx.bytes.size(), " for shape ", to_string(idx.shape));
+  check(found == idx.bytes.size(), kOp, file, ": byte ", offset + found, ": the data are truncated: found ", found,
+        " bytes, expected ", idx.bytes.size(), " for shape ", to_string(idx.shape));
 
   std::uint8_t extra = 0;  // also lets zlib reach the end of its stream and verify the checksum
   check(source.read({&extra, 1}) == 0, kOp, file, ": byte ", offset + found,

@@ -29,8 +29,7 @@ std::vector<fs::path> data_folders() {
     return value ? std::string_view(value) : std::string_view();
   };
   if (const auto own = set("STET_DATA_DIR"); !own.empty()) folders.emplace_back(own);
-  if (const auto xdg = set("XDG_DATA_HOME"); !xdg.empty())
-    folders.push_back(fs::path(xdg) / "stet/datasets");
+  if (const auto xdg = set("XDG_DATA_HOME"); !xdg.empty()) folders.push_back(fs::path(xdg) / "stet/datasets");
   else if (const auto home = set("HOME"); !home.empty())
     folders.push_back(fs::path(home) / ".local/share/stet/datasets");
   folders.emplace_back("/usr/share/datasets");
@@ -41,8 +40,7 @@ IdxFile load_part(const fs::path& folder, const std::string& name, std::size_t r
   const fs::path path = plain_or_gz(folder, name);
   check(!path.empty(), kOp, (folder / name).string(), "[.gz]: no such file");
   IdxFile part = read_idx(path);
-  check(part.shape.size() == rank, kOp, path.string(), ": found rank ", part.shape.size(), ", expected ",
-        rank);
+  check(part.shape.size() == rank, kOp, path.string(), ": found rank ", part.shape.size(), ", expected ", rank);
   return part;
 }
 
@@ -65,9 +63,8 @@ fs::path find_dataset(std::string_view name) {
     if (!plain_or_gz(folder, "train-images-idx3-ubyte").empty()) return folder;
     tried += (tried.empty() ? "" : ", ") + folder.string();
   }
-  const std::string hint = name == "fashion-mnist"
-                               ? "apt-get install dataset-fashion-mnist, or set STET_DATA_DIR"
-                               : "set STET_DATA_DIR to the folder that contains it";
+  const std::string hint = name == "fashion-mnist" ? "apt-get install dataset-fashion-mnist, or set STET_DATA_DIR"
+                                                   : "set STET_DATA_DIR to the folder that contains it";
   fail("find_dataset", "no data set '", name, "' in ", tried, ": ", hint);
 }
 
@@ -81,8 +78,8 @@ ImageSet load_images(std::string_view name_or_folder, Split split, std::int64_t 
   check(images.shape[0] == labels.shape[0], kOp, folder.string(), ": found ", labels.shape[0], " ", prefix,
         " labels, expected ", images.shape[0], ", one for each image");
   for (std::size_t i = 0; i < labels.bytes.size(); ++i) {
-    check(labels.bytes[i] < classes, kOp, folder.string(), ": ", prefix, " label ", i, " is ",
-          int{labels.bytes[i]}, ", expected 0 to ", classes - 1);
+    check(labels.bytes[i] < classes, kOp, folder.string(), ": ", prefix, " label ", i, " is ", int{labels.bytes[i]},
+          ", expected 0 to ", classes - 1);
   }
   return {.count = images.shape[0],
           .height = images.shape[1],

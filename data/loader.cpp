@@ -62,9 +62,9 @@ std::optional<std::span<const std::int64_t>> Loader::next() {
 
 void Loader::restore(const LoaderState& state) {
   const bool between_batches = state.position == last_position() || state.position % options_.batch_size == 0;
-  check(state.position >= 0 && state.position <= last_position() && between_batches, "loader",
-        "restore: position ", state.position, " is not between two batches of ", options_.batch_size, " of ",
-        count(), " examples: the state belongs to another loader");
+  check(state.position >= 0 && state.position <= last_position() && between_batches, "loader", "restore: position ",
+        state.position, " is not between two batches of ", options_.batch_size, " of ", count(),
+        " examples: the state belongs to another loader");
   epoch_ = state.epoch;
   position_ = state.position;
   generator_.set_state(state.generator);

@@ -58,8 +58,7 @@ class Loader {
   Generator generator_;
   std::uint64_t epoch_ = 0;
   std::int64_t position_ = 0;
-  std::vector<std::int64_t>
-      order_;  // this epoch's indices in the order of visit; empty until the first batch
+  std::vector<std::int64_t> order_;  // this epoch's indices in the order of visit; empty until the first batch
 };
 
 }  // namespace stet::data

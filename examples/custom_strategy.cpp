@@ -10,8 +10,7 @@ using namespace stet::continual;
 
 // Your strategy starts here. Override what you need of strategy.h: this one adds a loss term, and looks at
 // the ends of tasks. `Model` is constructed anew for the teacher, which then takes over the learner's state.
-template <class Model>
-class Distillation final : public Strategy {
+template <class Model> class Distillation final : public Strategy {
  public:
   Distillation(std::unique_ptr<Model> teacher, double weight, double temperature)
       : teacher_(std::move(teacher)), weight_(weight), temperature_(temperature) {
@@ -28,8 +27,7 @@ class Distillation final : public Strategy {
   Tensor loss(Context&, const Batch& batch, const Tensor& logits) override {
     if (!ready_) return {};
     const Tensor wanted = softmax((*teacher_)(batch.x) / temperature_);
-    return weight_ *
-           nn::kl_div(log_softmax(logits / temperature_), wanted, {.reduction = nn::Reduction::batch_mean});
+    return weight_ * nn::kl_div(log_softmax(logits / temperature_), wanted, {.reduction = nn::Reduction::batch_mean});
   }
   nn::State state() const override { return ready_ ? teacher_->state() : nn::State{}; }
   void load(const nn::State& state) override {
@@ -57,8 +55,7 @@ int main() {
       optim::Adam optimizer(model.parameters(), {.lr = 1e-3});
       Learner learner(model, optimizer);
       learner.options.seed = seed;
-      if (teach)
-        learner.add(std::make_unique<Distillation<nn::Mlp>>(std::make_unique<nn::Mlp>(sizes), 4.0, 2.0));
+      if (teach) learner.add(std::make_unique<Distillation<nn::Mlp>>(std::make_unique<nn::Mlp>(sizes), 4.0, 2.0));
       runs.push_back({teach ? "distillation" : "naive", seed, learner.run(scenario)});
     }
   std::cout << table(summarise(runs)) << "\nMean ± standard deviation of seeds 1, 2, 3.\n"

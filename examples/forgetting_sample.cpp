@@ -50,8 +50,7 @@ int main() {
   }
 
   bool unchanged = true;  // to the last bit
-  for (const auto& [name, value] : model.encoder.state())
-    unchanged = unchanged && same(value, before.at(name));
+  for (const auto& [name, value] : model.encoder.state()) unchanged = unchanged && same(value, before.at(name));
   std::printf("backbone unchanged: %s\n", unchanged ? "yes" : "no");
   std::printf("Frozen params: %s   Trainable params: %s\n", nn::with_commas(model.encoder.count()).c_str(),
               nn::with_commas(classifier.count()).c_str());

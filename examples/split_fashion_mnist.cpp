@@ -13,8 +13,7 @@ using namespace stet::continual;
 
 namespace {
 
-constexpr Setting kSettings[] = {Setting::task_incremental, Setting::domain_incremental,
-                                 Setting::class_incremental};
+constexpr Setting kSettings[] = {Setting::task_incremental, Setting::domain_incremental, Setting::class_incremental};
 const std::vector<std::string> kMethods{"naive", "joint", "EWC", "replay 500", "head-only"};
 
 // EWC's strength in each setting: the best validation ACC of `split_fashion_mnist --tune`, which holds out
@@ -39,8 +38,8 @@ int number(const std::string& name, const std::string& text) {
   int value = 0;
   const auto end = text.data() + text.size();
   const auto parsed = std::from_chars(text.data(), end, value);
-  check(parsed.ec == std::errc() && parsed.ptr == end && value >= 1 && value <= 256, "split_fashion_mnist",
-        name, " ", text, ": expected a number from 1 to 256");
+  check(parsed.ec == std::errc() && parsed.ptr == end && value >= 1 && value <= 256, "split_fashion_mnist", name, " ",
+        text, ": expected a number from 1 to 256");
   return value;
 }
 
@@ -60,24 +59,18 @@ Arguments parse(int count, char** words) {
     check(known, "split_fashion_mnist", "unknown argument '", name, "'\n", kHelp);
     check(i + 1 < count, "split_fashion_mnist", name, " needs a value");
     const std::string value = words[++i];
-    if (name == "--out")
-      out.out = value;
-    else if (name == "--data")
-      out.data = value;
-    else
-      (name == "--seeds" ? out.seeds : out.threads) = number(name, value);
+    if (name == "--out") out.out = value;
+    else if (name == "--data") out.data = value;
+    else (name == "--seeds" ? out.seeds : out.threads) = number(name, value);
   }
   return out;
 }
 
 void add_strategy(Learner& learner, const std::string& method, double lambda, std::uint64_t seed) {
   if (method == "joint") learner.add(std::make_unique<Joint>());
-  if (method == "EWC")
-    learner.add(std::make_unique<Ewc>(EwcOptions{.lambda = lambda, .fisher = {.samples = 1000}}));
-  if (method == "replay 500")
-    learner.add(std::make_unique<Replay>(ReplayOptions{.capacity = 500, .seed = seed}));
-  if (method == "head-only")
-    learner.add(std::make_unique<Freeze>(FreezeOptions{.globs = {"fc1.*", "fc2.*"}}));
+  if (method == "EWC") learner.add(std::make_unique<Ewc>(EwcOptions{.lambda = lambda, .fisher = {.samples = 1000}}));
+  if (method == "replay 500") learner.add(std::make_unique<Replay>(ReplayOptions{.capacity = 500, .seed = seed}));
+  if (method == "head-only") learner.add(std::make_unique<Freeze>(FreezeOptions{.globs = {"fc1.*", "fc2.*"}}));
 }
 
 Result learn(const Scenario& scenario, const std::string& method, double lambda, std::uint64_t seed,
@@ -103,9 +96,8 @@ void tune(const Pool& train, const Pool& test) {
         accuracy.push_back(learn(scenario, "EWC", std::pow(10, power), seed, {}).accuracy.accuracy());
       const Spread spread = spread_of(accuracy);
       line.wipe();
-      std::printf("%-18s  lambda 1e%d  validation ACC %.1f ± %.1f %%\n",
-                  std::string(name_of(kSettings[s])).c_str(), power, 100 * spread.mean,
-                  100 * spread.deviation);
+      std::printf("%-18s  lambda 1e%d  validation ACC %.1f ± %.1f %%\n", std::string(name_of(kSettings[s])).c_str(),
+                  power, 100 * spread.mean, 100 * spread.deviation);
     }
   }
 }
@@ -130,14 +122,12 @@ std::vector<Run> run_all(const Pool& train, const Pool& test, int seeds) {
 }
 
 /// Matrices of the last seed: these methods in each setting.
-std::vector<HeatMap> matrices(const std::vector<Run>& runs, const std::vector<std::string>& methods,
-                              int seeds) {
+std::vector<HeatMap> matrices(const std::vector<Run>& runs, const std::vector<std::string>& methods, int seeds) {
   std::vector<HeatMap> maps;
   for (const Run& run : runs)
-    if (run.seed == static_cast<std::uint64_t>(seeds) &&
-        std::count(methods.begin(), methods.end(), run.label))
-      maps.push_back({std::string(name_of(run.result.setting)) + ": " + run.label, run.result.accuracy,
-                      run.result.tasks});
+    if (run.seed == static_cast<std::uint64_t>(seeds) && std::count(methods.begin(), methods.end(), run.label))
+      maps.push_back(
+          {std::string(name_of(run.result.setting)) + ": " + run.label, run.result.accuracy, run.result.tasks});
   return maps;
 }
 
@@ -151,9 +141,7 @@ void conclude(const std::vector<Summary>& all) {
     const Spread a = at(setting, method).accuracy, b = at(setting, "naive").accuracy;
     return a.mean - a.deviation > b.mean + b.deviation;
   };
-  const auto acc = [&](Setting setting, std::string_view method) {
-    return 100 * at(setting, method).accuracy.mean;
-  };
+  const auto acc = [&](Setting setting, std::string_view method) { return 100 * at(setting, method).accuracy.mean; };
   const auto say = [](bool holds, const std::string& sentence) {
     std::cout << (holds ? "" : "These runs do not show that: ") << sentence << '\n';
   };
@@ -169,9 +157,8 @@ void conclude(const std::vector<Summary>& all) {
   std::snprintf(text, sizeof text,
                 "Replay keeps more in every setting (ACC %.0f, %.0f, %.0f %% against %.0f, %.0f, %.0f %%), "
                 "EWC where the task is known (%.0f %%) but not where classes of all tasks compete (%.0f %%).",
-                acc(task, "replay 500"), acc(domain, "replay 500"), acc(all_classes, "replay 500"),
-                acc(task, "naive"), acc(domain, "naive"), acc(all_classes, "naive"), acc(task, "EWC"),
-                acc(all_classes, "EWC"));
+                acc(task, "replay 500"), acc(domain, "replay 500"), acc(all_classes, "replay 500"), acc(task, "naive"),
+                acc(domain, "naive"), acc(all_classes, "naive"), acc(task, "EWC"), acc(all_classes, "EWC"));
   say(beats(task, "replay 500") && beats(domain, "replay 500") && beats(all_classes, "replay 500") &&
           beats(task, "EWC") && acc(all_classes, "EWC") < acc(all_classes, "naive") + 5,
       text);
@@ -186,8 +173,7 @@ void compare(const Arguments& arguments, const Pool& train, const Pool& test) {
       "EWC lambda "
       "%.0e, %.0e, %.0e.\nMean ± standard deviation over seeds 1 to %d.\n\n%s\n",
       kLambda[0], kLambda[1], kLambda[2], arguments.seeds, table(summaries).c_str());
-  std::printf("Accuracy in %% on each task (column) after learning each task (row), seed %d:\n\n",
-              arguments.seeds);
+  std::printf("Accuracy in %% on each task (column) after learning each task (row), seed %d:\n\n", arguments.seeds);
   const auto shown = matrices(runs, {"naive", "replay 500"}, arguments.seeds);
   for (std::size_t i = 0; i + 1 < shown.size(); i += 2) std::cout << table({shown[i], shown[i + 1]}) << '\n';
   conclude(summaries);
@@ -196,12 +182,12 @@ void compare(const Arguments& arguments, const Pool& train, const Pool& test) {
                      {{"program", "split_fashion_mnist"},
                       {"model", "MLP 784-256-256"},
                       {"training", "Adam 1e-3, batch 64, one epoch a task"}});
-  write_accuracy_matrices_svg(
-      out / "accuracy_matrix.svg", "Split Fashion-MNIST, seed " + std::to_string(arguments.seeds),
-      matrices(runs, {"naive", "EWC", "replay 500", "head-only"}, arguments.seeds), 4);
-  std::printf("%zu runs in %.0f s on %d threads; results.json and accuracy_matrix.svg are in %s\n",
-              runs.size(), std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
-              threads(), std::filesystem::absolute(out).lexically_normal().c_str());
+  write_accuracy_matrices_svg(out / "accuracy_matrix.svg",
+                              "Split Fashion-MNIST, seed " + std::to_string(arguments.seeds),
+                              matrices(runs, {"naive", "EWC", "replay 500", "head-only"}, arguments.seeds), 4);
+  std::printf("%zu runs in %.0f s on %d threads; results.json and accuracy_matrix.svg are in %s\n", runs.size(),
+              std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), threads(),
+              std::filesystem::absolute(out).lexically_normal().c_str());
 }
 
 }  // namespace
@@ -212,10 +198,8 @@ int main(int count, char** words) {
     if (arguments.threads > 0) set_threads(arguments.threads);
     const Pool train = pool_of(data::load_images(arguments.data, data::Split::train));
     const Pool test = pool_of(data::load_images(arguments.data, data::Split::test));
-    if (arguments.tune)
-      tune(train, test);
-    else
-      compare(arguments, train, test);
+    if (arguments.tune) tune(train, test);
+    else compare(arguments, train, test);
   } catch (const std::exception& problem) {
     std::cerr << problem.what() << '\n';
     return 2;

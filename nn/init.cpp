@@ -73,16 +73,11 @@ Fans fans(const Shape& shape) {
 double gain(Nonlinearity nonlinearity, double slope) {
   switch (nonlinearity) {
     case Nonlinearity::linear:
-    case Nonlinearity::sigmoid:
-      return 1;
-    case Nonlinearity::tanh:
-      return 5.0 / 3;
-    case Nonlinearity::relu:
-      return std::numbers::sqrt2;
-    case Nonlinearity::leaky_relu:
-      return std::sqrt(2 / (1 + slope * slope));
-    case Nonlinearity::selu:
-      return 0.75;
+    case Nonlinearity::sigmoid: return 1;
+    case Nonlinearity::tanh: return 5.0 / 3;
+    case Nonlinearity::relu: return std::numbers::sqrt2;
+    case Nonlinearity::leaky_relu: return std::sqrt(2 / (1 + slope * slope));
+    case Nonlinearity::selu: return 0.75;
   }
   fail("init", "unknown nonlinearity ", static_cast<int>(nonlinearity));
 }
@@ -94,9 +89,7 @@ Initializer zeros() { return constant(0); }
 Initializer ones() { return constant(1); }
 
 Initializer uniform(double low, double high) {
-  return [=](const Shape& shape, Generator& g, Options options) {
-    return stet::uniform(shape, low, high, g, options);
-  };
+  return [=](const Shape& shape, Generator& g, Options options) { return stet::uniform(shape, low, high, g, options); };
 }
 
 Initializer normal(double mean, double deviation) {

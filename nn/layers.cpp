@@ -9,9 +9,7 @@
 namespace stet::nn {
 namespace {
 
-Tensor value_or_nothing(const std::optional<Parameter>& parameter) {
-  return parameter ? parameter->value() : Tensor();
-}
+Tensor value_or_nothing(const std::optional<Parameter>& parameter) { return parameter ? parameter->value() : Tensor(); }
 
 Tensor linear_weight(const Module& owner, std::int64_t in, std::int64_t out) {
   check(in >= 0 && out >= 0, "Linear", "'", owner.path(), "' from ", in, " to ", out, " features");
@@ -28,8 +26,7 @@ Tensor embedding_weight(const Module& owner, std::int64_t count, std::int64_t wi
 }
 
 Tensor as_tensor(GeneratorState state) {
-  return tensor<std::int64_t>(
-      {std::bit_cast<std::int64_t>(state.seed), std::bit_cast<std::int64_t>(state.draw)});
+  return tensor<std::int64_t>({std::bit_cast<std::int64_t>(state.seed), std::bit_cast<std::int64_t>(state.draw)});
 }
 
 double checked_probability(double p) {
@@ -64,9 +61,7 @@ LayerNorm::LayerNorm(Module* parent, std::string name, std::int64_t width, Layer
   make_affine();
 }
 
-LayerNorm::LayerNorm(std::int64_t width, LayerNormOptions options) : width_(width), options_(options) {
-  make_affine();
-}
+LayerNorm::LayerNorm(std::int64_t width, LayerNormOptions options) : width_(width), options_(options) { make_affine(); }
 
 void LayerNorm::make_affine() {
   check(width_ >= 1, "LayerNorm", "'", path(), "' over ", width_, " features");
@@ -101,9 +96,7 @@ Tensor Dropout::operator()(const Tensor& x) {
   return p_ == 1 ? x * kept : x * (kept * (1 / (1 - p_)));
 }
 
-Mlp::Mlp(const std::vector<std::int64_t>& sizes, MlpOptions options) : options_(options) {
-  make_layers(sizes);
-}
+Mlp::Mlp(const std::vector<std::int64_t>& sizes, MlpOptions options) : options_(options) { make_layers(sizes); }
 
 Mlp::Mlp(Module* parent, std::string name, const std::vector<std::int64_t>& sizes, MlpOptions options)
     : Module(parent, std::move(name)), options_(options) {

@@ -117,8 +117,7 @@ class Sequential : public Module {
   Sequential(Module* parent, std::string name) : Module(parent, std::move(name)) {}
 
   /// Constructs Layer(this, name, arguments...) and returns it.
-  template <class Layer, class... Arguments>
-  Layer& add(std::string name, Arguments&&... arguments) {
+  template <class Layer, class... Arguments> Layer& add(std::string name, Arguments&&... arguments) {
     auto layer = std::make_unique<Layer>(this, std::move(name), std::forward<Arguments>(arguments)...);
     Layer& added = *layer;
     owned_.push_back(std::move(layer));

@@ -11,12 +11,9 @@ namespace {
 
 Tensor reduce(std::string_view op, const Tensor& losses, Reduction reduction) {
   switch (reduction) {
-    case Reduction::none:
-      return losses;
-    case Reduction::mean:
-      return mean(losses);
-    case Reduction::sum:
-      return sum(losses);
+    case Reduction::none: return losses;
+    case Reduction::mean: return mean(losses);
+    case Reduction::sum: return sum(losses);
     case Reduction::batch_mean: {
       check(losses.rank() >= 1, op, "batch_mean needs a batch on axis 0, got a scalar");
       return sum(losses) / static_cast<double>(losses.size(0));
@@ -34,9 +31,7 @@ void check_pair(std::string_view op, const Tensor& input, const Tensor& target) 
 std::int64_t count_kept(const Tensor& target, std::int64_t ignore_index) {
   if (target.device() != Device::cpu())
     return static_cast<std::int64_t>(
-        sum(cast(not_equal(target, full({}, static_cast<double>(ignore_index), target.options())),
-                 DType::i64))
-            .item());
+        sum(cast(not_equal(target, full({}, static_cast<double>(ignore_index), target.options())), DType::i64)).item());
   const Tensor row_major = contiguous(target);
   const auto values = row_major.values<std::int64_t>();
   return std::count_if(values.begin(), values.end(), [&](std::int64_t t) { return t != ignore_index; });
@@ -81,9 +76,8 @@ Tensor bce_with_logits(const Tensor& logits, const Tensor& target, const BceOpti
   check_pair("bce_with_logits", logits, target);
   Tensor positive = target * softplus(-logits);
   if (options.pos_weight.defined()) {
-    check(broadcast("bce_with_logits", options.pos_weight.shape(), logits.shape()) == logits.shape(),
-          "bce_with_logits", "pos_weight ", options.pos_weight.shape(), " does not broadcast to logits ",
-          logits.shape());
+    check(broadcast("bce_with_logits", options.pos_weight.shape(), logits.shape()) == logits.shape(), "bce_with_logits",
+          "pos_weight ", options.pos_weight.shape(), " does not broadcast to logits ", logits.shape());
     positive = positive * options.pos_weight;
   }
   return reduce("bce_with_logits", positive + (1.0 - target) * softplus(logits), options.reduction);

@@ -27,7 +27,8 @@ void overwrite(const Tensor& target, const Tensor& source, std::string_view what
 Parameter::Parameter(Module* owner, std::string name, Tensor initial)
     : owner_(owner), name_(std::move(name)), value_(std::move(initial)) {
   check(owner, "Parameter", "'", name_, "' needs an owner");
-  check(is_floating(value_.dtype()), "Parameter", "'", name_, "' holds ", value_.dtype(), ": expected a floating dtype");
+  check(is_floating(value_.dtype()), "Parameter", "'", name_, "' holds ", value_.dtype(),
+        ": expected a floating dtype");
   owner->adopt("parameter", name_);
   value_ = value_.clone();  // its own memory in row-major order: updates write into it
   value_.set_requires_grad();
@@ -81,14 +82,13 @@ void Module::adopt(std::string_view kind, const std::string& name) const {
   const auto taken = [&](const auto& list) {
     return std::any_of(list.begin(), list.end(), [&](const auto* part) { return part->name_ == name; });
   };
-  check(!taken(children_) && !taken(parameters_) && !taken(buffers_), "Module", "'", path(), "' already has a part named '",
-        name, "'");
+  check(!taken(children_) && !taken(parameters_) && !taken(buffers_), "Module", "'", path(),
+        "' already has a part named '", name, "'");
 }
 
 std::string Module::path() const { return parent_ ? join(parent_->path(), name_) : std::string(); }
 
-template <class Visit>
-void Module::visit(const Visit& visit_module) const {
+template <class Visit> void Module::visit(const Visit& visit_module) const {
   visit_module(*this);
   for (const Module* child : children_) child->visit(visit_module);
 }
@@ -266,7 +266,8 @@ std::string summary(const Module& module) {
   for (const Parameter* p : module.parameters()) {
     std::ostringstream shape;
     shape << p->shape();
-    rows.push_back({p->path().substr(prefix.size()), shape.str(), with_commas(p->numel()), p->trainable() ? "yes" : "no"});
+    rows.push_back(
+        {p->path().substr(prefix.size()), shape.str(), with_commas(p->numel()), p->trainable() ? "yes" : "no"});
   }
   for (const Row& row : rows) {
     name_width = std::max(name_width, row.name.size());

@@ -1,5 +1,6 @@
-// Module and Parameter: a tree of named parts. A parameter's address and dotted name are its identity: neither can
-// be copied or moved. `trainable` belongs to the parameter and is untouched by train() and eval().
+// Module and Parameter: a tree of named parts. A parameter's address and dotted name are its identity:
+// neither can be copied or moved. `trainable` belongs to the parameter and is untouched by train() and
+// eval().
 #pragma once
 
 #include <functional>
@@ -73,7 +74,8 @@ using State = std::map<std::string, Tensor>;
 class Module {
  public:
   Module() = default;
-  /// A child: `nn::Linear fc1{this, "fc1", 784, 256}` as a member, or attached to a model that exists already.
+  /// A child: `nn::Linear fc1{this, "fc1", 784, 256}` as a member, or attached to a model that exists
+  /// already.
   Module(Module* parent, std::string name);
   virtual ~Module();
   Module(const Module&) = delete;
@@ -93,7 +95,8 @@ class Module {
   std::int64_t count() const;
   std::int64_t count_trainable() const;
 
-  /// Freezes (unfreezes) the parameters whose path relative to this module matches a glob: `*` any characters,
+  /// Freezes (unfreezes) the parameters whose path relative to this module matches a glob: `*` any
+  /// characters,
   /// `?` one. Returns how many matched; none is an Error, since the name is then probably misspelt.
   int freeze(std::string_view glob = "*");
   int unfreeze(std::string_view glob = "*");
@@ -106,8 +109,8 @@ class Module {
   void zero_grad();
   /// Copies of all parameters and buffers, paths relative to this module.
   State state() const;
-  /// Puts a state back. Strict: an Error lists all missing, unexpected and mismatched names together. Otherwise
-  /// what fits is loaded and the names left out are returned.
+  /// Puts a state back. Strict: an Error lists all missing, unexpected and mismatched names together.
+  /// Otherwise what fits is loaded and the names left out are returned.
   std::vector<std::string> load(const State& state, bool strict = true);
 
  private:
@@ -115,8 +118,7 @@ class Module {
   friend class Buffer;
   void adopt(std::string_view kind, const std::string& name) const;
   std::string relative(const std::string& path) const;
-  template <class Visit>
-  void visit(const Visit& visit_module) const;
+  template <class Visit> void visit(const Visit& visit_module) const;
 
   Module* parent_ = nullptr;
   std::string name_;
@@ -129,7 +131,8 @@ class Module {
 /// `*` any run of characters, `?` one character, everything else itself.
 bool glob_match(std::string_view pattern, std::string_view text);
 
-/// Puts a module (and its children) into evaluation mode for a scope and restores every module's own mode after.
+/// Puts a module (and its children) into evaluation mode for a scope and restores every module's own mode
+/// after.
 class EvalScope {
  public:
   explicit EvalScope(Module& module);

@@ -48,15 +48,14 @@ class File {
 // --- reading
 // ---------------------------------------------------------------------------------------------------
 
-void read_exactly(const File& in, const std::string& file, void* target, std::uint64_t bytes,
-                  std::uint64_t offset) {
+void read_exactly(const File& in, const std::string& file, void* target, std::uint64_t bytes, std::uint64_t offset) {
   auto* at = static_cast<char*>(target);
   while (bytes > 0) {
     const ssize_t got = pread(in.fd(), at, bytes, static_cast<off_t>(offset));
     if (got < 0 && errno == EINTR) continue;
     check(got >= 0, "load_safetensors", file, ": reading at byte ", offset, ": ", std::strerror(errno));
-    check(got > 0, "load_safetensors", file, ": the file ended at byte ", offset,
-          " while it was read, expected ", bytes, " more bytes");
+    check(got > 0, "load_safetensors", file, ": the file ended at byte ", offset, " while it was read, expected ",
+          bytes, " more bytes");
     at += got;
     bytes -= static_cast<std::uint64_t>(got);
     offset += static_cast<std::uint64_t>(got);
@@ -70,8 +69,8 @@ Tensor read_tensor(const File& in, const std::string& file, const Entry& e, std:
   read_exactly(in, file, bytes, e.end - e.begin, offset);
   if (e.dtype == DType::boolean)
     for (std::uint64_t i = 0; i < e.end - e.begin; ++i)
-      check(bytes[i] <= 1, "load_safetensors", file, ": ", as_json(e.name), " at byte ", offset + i,
-            ": found ", int{bytes[i]}, ", expected 0 or 1 in a BOOL tensor");
+      check(bytes[i] <= 1, "load_safetensors", file, ": ", as_json(e.name), " at byte ", offset + i, ": found ",
+            int{bytes[i]}, ", expected 0 or 1 in a BOOL tensor");
   return out;
 }
 
@@ -119,8 +118,7 @@ class Replacement {
     exists_ = false;
     const auto folder = target_.has_parent_path() ? target_.parent_path() : std::filesystem::path(".");
     const File directory(folder, O_RDONLY | O_DIRECTORY);
-    const bool synced =
-        directory.is_open() && (fsync(directory.fd()) == 0 || errno == EINVAL);  // EINVAL: cannot be
+    const bool synced = directory.is_open() && (fsync(directory.fd()) == 0 || errno == EINVAL);  // EINVAL: cannot be
     check(synced, "save_safetensors", target_.string(), ": syncing its directory: ", std::strerror(errno));
   }
 
@@ -182,8 +180,7 @@ std::string header_text(const std::vector<Entry>& entries, const Metadata& metad
   }
   for (const Entry& e : entries) {
     separate();
-    text += as_json(e.name) + ":{\"dtype\":\"" + std::string(safetensors::format_name(e.dtype)) +
-            "\",\"shape\":[";
+    text += as_json(e.name) + ":{\"dtype\":\"" + std::string(safetensors::format_name(e.dtype)) + "\",\"shape\":[";
     for (int i = 0; i < e.shape.size(); ++i) text += (i ? "," : "") + std::to_string(e.shape[i]);
     text += "],\"data_offsets\":[" + std::to_string(e.begin) + "," + std::to_string(e.end) + "]}";
   }
@@ -218,8 +215,7 @@ State load_safetensors(const std::filesystem::path& path, Metadata* metadata) {
   const File in(path, O_RDONLY);
   const std::uint64_t size = file_size(in, file);
   std::uint64_t length = 0;
-  check(size >= sizeof length, op, file, ": found ", size,
-        " bytes, expected at least 8 for the header's length");
+  check(size >= sizeof length, op, file, ": found ", size, " bytes, expected at least 8 for the header's length");
   read_exactly(in, file, &length, sizeof length, 0);
   check(length >= 2 && length <= safetensors::kHeaderCap, op, file, ": found a header length of ", length,
         " at byte 0, expected 2 to ", safetensors::kHeaderCap);

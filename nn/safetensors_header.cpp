@@ -69,14 +69,10 @@ class Events final : public json::json_sax_t {
   Header header;
 
   bool start_object(std::size_t) override {
-    if (place_ == Place::start)
-      place_ = Place::top;
-    else if (place_ == Place::value && name_ == kMetadataKey)
-      place_ = Place::metadata;
-    else if (place_ == Place::value)
-      begin_tensor();
-    else
-      refuse("an object", expected());
+    if (place_ == Place::start) place_ = Place::top;
+    else if (place_ == Place::value && name_ == kMetadataKey) place_ = Place::metadata;
+    else if (place_ == Place::value) begin_tensor();
+    else refuse("an object", expected());
     return true;
   }
   bool end_object() override {
@@ -86,16 +82,13 @@ class Events final : public json::json_sax_t {
   }
   bool key(std::string& text) override {
     switch (place_) {
-      case Place::top:
-        top_key(text);
-        break;
+      case Place::top: top_key(text); break;
       case Place::metadata:
         if (header.metadata.contains(text)) refuse("the key " + as_json(text) + " twice", "each key once");
         metadata_key_ = text;
         place_ = Place::metadata_value;
         break;
-      default:
-        field_key(text);
+      default: field_key(text);
     }
     return true;
   }
@@ -112,12 +105,9 @@ class Events final : public json::json_sax_t {
     return true;
   }
   bool start_array(std::size_t) override {
-    if (place_ == Place::shape)
-      place_ = Place::sizes;
-    else if (place_ == Place::offsets)
-      place_ = Place::positions;
-    else
-      refuse("an array", expected());
+    if (place_ == Place::shape) place_ = Place::sizes;
+    else if (place_ == Place::offsets) place_ = Place::positions;
+    else refuse("an array", expected());
     return true;
   }
   bool end_array() override {
@@ -127,8 +117,7 @@ class Events final : public json::json_sax_t {
     return true;
   }
   bool number_unsigned(std::uint64_t value) override {
-    if (place_ != Place::sizes && place_ != Place::positions)
-      refuse("the number " + std::to_string(value), expected());
+    if (place_ != Place::sizes && place_ != Place::positions) refuse("the number " + std::to_string(value), expected());
     if (value > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()))
       refuse("the number " + std::to_string(value), "at most 2^63 - 1");
     if (place_ == Place::sizes) {
@@ -151,12 +140,10 @@ class Events final : public json::json_sax_t {
   bool boolean(bool value) override { refuse(value ? "true" : "false", expected()); }
   bool binary(json::binary_t&) override { refuse("binary data", expected()); }
   bool parse_error(std::size_t position, const std::string&, const json::exception& error) override {
-    std::string reason =
-        error.what();  // "[json.exception.parse_error.101] parse error at line 1, column 5: ..."
+    std::string reason = error.what();  // "[json.exception.parse_error.101] parse error at line 1, column 5: ..."
     const std::size_t end_of_place = reason.find(": ");
     if (end_of_place != std::string::npos) reason.erase(0, end_of_place + 2);
-    fail(kOp, file_, ": the header is not JSON at byte ", kPrefix + (position ? position - 1 : 0), ": ",
-         reason);
+    fail(kOp, file_, ": the header is not JSON at byte ", kPrefix + (position ? position - 1 : 0), ": ", reason);
   }
 
  private:
@@ -182,8 +169,7 @@ class Events final : public json::json_sax_t {
     place_ = Place::value;
     if (!names_.insert(text).second) refuse("the name twice", "each name once");
     if (text == kMetadataKey) return;
-    if (const auto problem = name_problem(text))
-      refuse("a name that " + *problem, "a plain name of 1 to 256 bytes");
+    if (const auto problem = name_problem(text)) refuse("a name that " + *problem, "a plain name of 1 to 256 bytes");
     if (header.entries.size() == kTensorCap) refuse("more than 65,536 tensors", "at most 65,536");
   }
   void begin_tensor() {
@@ -198,14 +184,10 @@ class Events final : public json::json_sax_t {
       seen = true;
       place_ = next;
     };
-    if (text == "dtype")
-      take(has_dtype_, Place::dtype);
-    else if (text == "shape")
-      take(has_shape_, Place::shape);
-    else if (text == "data_offsets")
-      take(has_offsets_, Place::offsets);
-    else
-      refuse("the key " + as_json(text.substr(0, 40)), "dtype, shape and data_offsets");
+    if (text == "dtype") take(has_dtype_, Place::dtype);
+    else if (text == "shape") take(has_shape_, Place::shape);
+    else if (text == "data_offsets") take(has_offsets_, Place::offsets);
+    else refuse("the key " + as_json(text.substr(0, 40)), "dtype, shape and data_offsets");
   }
   void set_dtype(const std::string& text) {
     for (const FormatName& f : kFormatNames)
@@ -228,23 +210,18 @@ class Events final : public json::json_sax_t {
     switch (place_) {
       case Place::start:
       case Place::value:
-      case Place::top:
-        return "an object";
+      case Place::top: return "an object";
       case Place::metadata:
       case Place::metadata_value:
-      case Place::dtype:
-        return "a string";
+      case Place::dtype: return "a string";
       case Place::sizes:
-      case Place::positions:
-        return "a plain non-negative integer";
-      default:
-        return "an array of plain non-negative integers";
+      case Place::positions: return "a plain non-negative integer";
+      default: return "an array of plain non-negative integers";
     }
   }
 
   [[noreturn]] void refuse(const std::string& found, const std::string& wanted) const {
-    const std::string tensor =
-        name_.empty() && place_ != Place::value ? "the header" : as_json(name_.substr(0, 300));
+    const std::string tensor = name_.empty() && place_ != Place::value ? "the header" : as_json(name_.substr(0, 300));
     fail(kOp, file_, ": ", tensor, " near byte ", kPrefix + read_, ": found ", found, ", expected ", wanted);
   }
 
@@ -269,21 +246,18 @@ std::optional<std::uint64_t> checked_bytes(const Entry& e) {
 }
 
 /// The tensors must cover the data from its first byte to its last, each byte once.
-void check_layout(const std::string& file, std::vector<Entry>& entries, std::uint64_t start,
-                  std::uint64_t data_bytes) {
+void check_layout(const std::string& file, std::vector<Entry>& entries, std::uint64_t start, std::uint64_t data_bytes) {
   for (const Entry& e : entries) {
     const auto refuse = [&](const auto&... parts) {
       fail(kOp, file, ": ", as_json(e.name), " at byte ", start + e.begin, ": ", parts...);
     };
     if (e.end < e.begin) refuse("found data_offsets [", e.begin, ", ", e.end, "], expected begin <= end");
     if (e.end > data_bytes)
-      refuse("found data up to byte ", e.end, " of the data, expected at most ", data_bytes,
-             ", where the file ends");
+      refuse("found data up to byte ", e.end, " of the data, expected at most ", data_bytes, ", where the file ends");
     const auto bytes = checked_bytes(e);
     if (!bytes) refuse("found shape ", e.shape, ", expected a size below 2^63 bytes");
     if (*bytes != e.end - e.begin)
-      refuse("found ", e.end - e.begin, " bytes, expected ", *bytes, " for ", format_name(e.dtype), " ",
-             e.shape);
+      refuse("found ", e.end - e.begin, " bytes, expected ", *bytes, " for ", format_name(e.dtype), " ", e.shape);
   }
   std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
     return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
@@ -292,12 +266,12 @@ void check_layout(const std::string& file, std::vector<Entry>& entries, std::uin
   for (const Entry& e : entries) {
     check(e.begin == covered, kOp, file, ": ", as_json(e.name), " at byte ", start + e.begin, ": found ",
           e.begin > covered ? "a hole of " : "an overlap of ",
-          e.begin > covered ? e.begin - covered : covered - e.begin,
-          " bytes before it, expected data from byte ", start + covered);
+          e.begin > covered ? e.begin - covered : covered - e.begin, " bytes before it, expected data from byte ",
+          start + covered);
     covered = e.end;
   }
-  check(covered == data_bytes, kOp, file, ": found ", data_bytes - covered,
-        " bytes after the last tensor at byte ", start + covered, ", expected the end of the file");
+  check(covered == data_bytes, kOp, file, ": found ", data_bytes - covered, " bytes after the last tensor at byte ",
+        start + covered, ", expected the end of the file");
 }
 
 }  // namespace
@@ -320,8 +294,7 @@ std::optional<std::string> name_problem(std::string_view name) {
     at = slash + 1;
   }
   if (name == kMetadataKey) return "belongs to the format";
-  if (as_json(name).find("\xef\xbf\xbd") != std::string::npos &&
-      name.find("\xef\xbf\xbd") == std::string_view::npos)
+  if (as_json(name).find("\xef\xbf\xbd") != std::string::npos && name.find("\xef\xbf\xbd") == std::string_view::npos)
     return "is not UTF-8";
   return {};
 }
@@ -339,8 +312,7 @@ Header parse_header(const std::string& file, std::string_view text, std::uint64_
         ": found a NUL, expected JSON");
   std::uint64_t read = 0;
   Events events(file, read);
-  json::sax_parse(CountingIterator(text.data(), &read), CountingIterator(text.data() + text.size(), &read),
-                  &events);
+  json::sax_parse(CountingIterator(text.data(), &read), CountingIterator(text.data() + text.size(), &read), &events);
   check_layout(file, events.header.entries, kPrefix + text.size(), data_bytes);
   return std::move(events.header);
 }

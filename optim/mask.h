@@ -1,6 +1,6 @@
-// Which elements of a parameter may change. Structured masks (rows, heads, blocks) skip memory altogether; element
-// masks are bit-packed. An element that may not change keeps its bits, in the parameter and in the optimizer's
-// state, after any number of steps.
+// Which elements of a parameter may change. Structured masks (rows, heads, blocks) skip memory altogether;
+// element masks are bit-packed. An element that may not change keeps its bits, in the parameter and in the
+// optimizer's state, after any number of steps.
 #pragma once
 
 #include <cstdint>

@@ -12,8 +12,7 @@
 namespace stet::optim {
 namespace {
 
-template <class List>
-auto find_id(List& list, const std::string& id) {
+template <class List> auto find_id(List& list, const std::string& id) {
   return std::find_if(list.begin(), list.end(), [&](const auto& item) { return item.first == id; });
 }
 
@@ -128,7 +127,8 @@ void Optimizer::remove_transform(const std::string& id) {
 void Optimizer::set_penalty(const std::string& id, QuadraticPenalty penalty) {
   check(penalty.strength >= 0, "set_penalty", "strength ", penalty.strength, " of '", id, "' is negative");
   for (const Entry& e : entries_) {
-    if (const Tensor t = find(penalty.importance, e.name); t.defined()) check_fits("importance", e.name, t, *e.parameter);
+    if (const Tensor t = find(penalty.importance, e.name); t.defined())
+      check_fits("importance", e.name, t, *e.parameter);
     if (const Tensor t = find(penalty.anchor, e.name); t.defined()) check_fits("anchor", e.name, t, *e.parameter);
   }
   penalties_.insert_or_assign(id, std::move(penalty));
@@ -140,8 +140,8 @@ void Optimizer::remove_penalty(const std::string& id) {
   combine_penalties();
 }
 
-/// Several penalties on one parameter act like one: sum_k l_k O_k (t - t_k) = A (t - C) with A = sum l_k O_k and
-/// C = sum l_k O_k t_k / A. The update then reads two tensors, however many tasks there were.
+/// Several penalties on one parameter act like one: sum_k l_k O_k (t - t_k) = A (t - C) with A = sum l_k O_k
+/// and C = sum l_k O_k t_k / A. The update then reads two tensors, however many tasks there were.
 void Optimizer::combine_penalties() {
   const NoGrad no_grad;
   combined_.clear();
@@ -157,7 +157,8 @@ void Optimizer::combine_penalties() {
       const Tensor scale =
           importance.defined() ? cast(importance, options.dtype) : full(e.parameter->shape(), 1, options);
       if (++parts == 1) {
-        sum = {p.strength, importance.defined() ? contiguous(scale) : Tensor(), contiguous(cast(anchor, options.dtype))};
+        sum = {p.strength, importance.defined() ? contiguous(scale) : Tensor(),
+               contiguous(cast(anchor, options.dtype))};
         weighted = scale * anchor * p.strength;
         continue;
       }
@@ -210,6 +211,9 @@ double Optimizer::clip_factor(const std::vector<NamedGradient>& gradients) {
 
 void Optimizer::update_entry(Entry& entry, const Tensor& gradient, double scale) {
   if (entry.state.empty()) entry.state = init(entry.parameter->value(), entry.group);
+  const std::size_t wanted = state_names(entry.group).size();
+  check(entry.state.size() == wanted, "step", "the state of '", entry.name, "' has ", entry.state.size(),
+        " tensors, its options now need ", wanted, ": reset_state() after such a change");
   Slot slot;
   slot.parameter_ = entry.parameter->value();
   slot.raw_gradient_ = gradient;
@@ -234,9 +238,10 @@ void Optimizer::step() {
   for (const auto& [id, transform] : transforms_) transform(gradients);
   const double scale = clip_factor(gradients);
   for (const NamedGradient& g : gradients) {
-    const auto entry = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.parameter == g.parameter; });
-    check(entry != entries_.end() && g.gradient.shape() == g.parameter->shape(), "step",
-          "a gradient transform gave '", g.name, "' a gradient ", g.gradient.shape());
+    const auto entry =
+        std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.parameter == g.parameter; });
+    check(entry != entries_.end() && g.gradient.shape() == g.parameter->shape(), "step", "a gradient transform gave '",
+          g.name, "' a gradient ", g.gradient.shape());
     update_entry(*entry, g.gradient, scale);
   }
   ++steps_;
@@ -244,7 +249,8 @@ void Optimizer::step() {
 
 std::vector<Tensor> Optimizer::init(const Tensor& parameter, std::size_t group) const {
   std::vector<Tensor> out;
-  for (std::size_t i = 0; i < state_names(group).size(); ++i) out.push_back(zeros(parameter.shape(), parameter.options()));
+  for (std::size_t i = 0; i < state_names(group).size(); ++i)
+    out.push_back(zeros(parameter.shape(), parameter.options()));
   return out;
 }
 
@@ -276,8 +282,8 @@ void Optimizer::load(const nn::State& state) {
     const Tensor found = find(state, key);
     if (!found.defined()) problems << "\n  missing: " << key;
     else if (!(found.shape() == shape) || found.dtype() != dtype)
-      problems << "\n  mismatched: " << key << " is " << found.dtype() << ' ' << found.shape() << ", expected "
-               << dtype << ' ' << shape;
+      problems << "\n  mismatched: " << key << " is " << found.dtype() << ' ' << found.shape() << ", expected " << dtype
+               << ' ' << shape;
   };
   want("steps", {}, DType::i64);
   for (const Entry& e : entries_) {

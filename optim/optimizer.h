@@ -16,8 +16,7 @@
 namespace stet::optim {
 
 /// Parameters that share options. The options are complete: nothing is merged with anything.
-template <class Options>
-struct Group {
+template <class Options> struct Group {
   std::vector<nn::Parameter*> parameters;
   Options options;
 };
@@ -28,12 +27,13 @@ struct NamedGradient {
   nn::Parameter* parameter;
   Tensor gradient;
 };
-/// Sees the gradients of all parameters that take part in this step, between backward and update (GEM, PCGrad).
+/// Sees the gradients of all parameters that take part in this step, between backward and update (GEM,
+/// PCGrad).
 using GradientTransform = std::function<void(std::vector<NamedGradient>&)>;
 
-/// strength / 2 * sum importance (theta - anchor)^2, by parameter name. Its gradient is added inside the update,
-/// after transforms and clipping. A parameter without importance counts 1 everywhere (L2-SP); one without an
-/// anchor is left alone.
+/// strength / 2 * sum importance (theta - anchor)^2, by parameter name. Its gradient is added inside the
+/// update, after transforms and clipping. A parameter without importance counts 1 everywhere (L2-SP); one
+/// without an anchor is left alone.
 struct QuadraticPenalty {
   double strength = 1;
   nn::State importance, anchor;
@@ -55,8 +55,7 @@ class Slot {
   double lr_factor() const { return lr_factor_; }
 
   /// One pass over memory with a rule of tensor/updates.h; honours mask, clipping and penalty.
-  template <class Rule>
-  void fused(UpdateOptions options) const {
+  template <class Rule> void fused(UpdateOptions options) const {
     fused(UpdateRules::index<Rule>, Rule::states, options);
   }
   /// For an optimizer written in tensor operations: new values; masked elements keep theirs.
@@ -110,7 +109,8 @@ class Optimizer {
 
   /// Forgets moments and step counts, as if no step had been taken; masks and penalties stay.
   void reset_state();
-  /// Everything a resumed run needs, keyed by parameter name: "fc1.weight/m", "fc1.weight/step", masks, "steps".
+  /// Everything a resumed run needs, keyed by parameter name: "fc1.weight/m", "fc1.weight/step", masks,
+  /// "steps".
   nn::State state() const;
   /// Strict about names and shapes: an Error lists what does not fit and changes nothing.
   void load(const nn::State& state);

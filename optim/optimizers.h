@@ -1,4 +1,5 @@
-// The optimizers, in order of increasing complexity. Options are those of PyTorch, with its defaults and formulas.
+// The optimizers, in order of increasing complexity. Options are those of PyTorch, with its defaults and
+// formulas.
 #pragma once
 
 #include <stet/optim/optimizer.h>

@@ -53,8 +53,8 @@ Tensor elementwise(Kernels::Fn<Elementwise> kernel, const Shape& shape, Options 
 
 [[noreturn]] void unsupported(std::string_view op, DType dtype) { fail(op, "is not defined on ", dtype); }
 
-/// The dtype in which an operation computes: bf16 goes through f32, all integers and bool through i64 where the
-/// operation takes integers, and through f32 where it does not.
+/// The dtype in which an operation computes: bf16 goes through f32, all integers and bool through i64 where
+/// the operation takes integers, and through f32 where it does not.
 DType working_dtype(bool integers, DType dtype) {
   if (is_floating(dtype)) return dtype == DType::bf16 ? DType::f32 : dtype;
   return integers ? DType::i64 : DType::f32;

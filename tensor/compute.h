@@ -30,23 +30,17 @@ Tensor binary(std::size_t index, std::string_view op, bool integers, const Tenso
 Tensor compare(std::size_t index, std::string_view op, const Tensor& a, const Tensor& b);
 Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);
 
-template <class Op>
-Tensor unary(const Tensor& x) {
-  return unary(UnaryOps::index<Op>, Op::name, Op::integers, x);
-}
-template <class Op>
-Tensor binary(const Tensor& a, const Tensor& b) {
+template <class Op> Tensor unary(const Tensor& x) { return unary(UnaryOps::index<Op>, Op::name, Op::integers, x); }
+template <class Op> Tensor binary(const Tensor& a, const Tensor& b) {
   return binary(BinaryOps::index<Op>, Op::name, Op::integers, a, b);
 }
-template <class Op>
-Tensor compare(const Tensor& a, const Tensor& b) {
+template <class Op> Tensor compare(const Tensor& a, const Tensor& b) {
   return compare(CompareOps::index<Op>, Op::name, a, b);
 }
 
 // Reductions.
 Tensor reduce(std::size_t index, std::string_view op, const Tensor& x, const std::vector<int>& axes, bool keepdim);
-template <class Op>
-Tensor reduce(const Tensor& x, const std::vector<int>& axes, bool keepdim) {
+template <class Op> Tensor reduce(const Tensor& x, const std::vector<int>& axes, bool keepdim) {
   return reduce(ReduceOps::index<Op>, Op::name, x, axes, keepdim);
 }
 /// Position of the largest (smallest) element along one axis; the first of equals, NaN before all.
@@ -82,12 +76,11 @@ struct LayerNorm {
   Tensor y, mean, rstd;
 };
 LayerNorm layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps, bool keep_statistics);
-Tensor layer_norm_grad(const Tensor& g, const Tensor& x, const Tensor& weight, const Tensor& mean,
-                       const Tensor& rstd);
+Tensor layer_norm_grad(const Tensor& g, const Tensor& x, const Tensor& weight, const Tensor& mean, const Tensor& rstd);
 
 // Random numbers.
-Tensor random(Draw draw, const Shape& shape, RandomKey key, Options options, double a, double b,
-              std::int64_t low = 0, std::int64_t high = 0);
+Tensor random(Draw draw, const Shape& shape, RandomKey key, Options options, double a, double b, std::int64_t low = 0,
+              std::int64_t high = 0);
 
 /// An Error unless both are on one device.
 void check_same_device(std::string_view op, const Tensor& a, const Tensor& b);

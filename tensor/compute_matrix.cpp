@@ -142,13 +142,7 @@ void check_gather_shapes(std::string_view op, const Shape& table, const Shape& i
 }
 
 Indexing indexing(const Tensor& table, const Line& l, std::int64_t count, const Tensor& index, const Tensor& out) {
-  return {table.dtype(),
-          l.outer,
-          l.n,
-          l.inner,
-          count,
-          table.raw(),
-          static_cast<const std::int64_t*>(index.raw()),
+  return {table.dtype(),    l.outer, l.n, l.inner, count, table.raw(), static_cast<const std::int64_t*>(index.raw()),
           out.raw_mutable()};
 }
 

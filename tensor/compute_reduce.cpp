@@ -16,8 +16,7 @@ struct Lines {
 /// Contiguous x around one axis.
 Lines around(const Tensor& x, int axis) {
   Lines lines{contiguous(x), 1, 1, 1};
-  for (int i = 0; i < x.rank(); ++i)
-    (i < axis ? lines.outer : i == axis ? lines.n : lines.inner) *= x.shape()[i];
+  for (int i = 0; i < x.rank(); ++i) (i < axis ? lines.outer : i == axis ? lines.n : lines.inner) *= x.shape()[i];
   return lines;
 }
 
@@ -177,8 +176,7 @@ LayerNorm layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, 
   return out;
 }
 
-Tensor layer_norm_grad(const Tensor& g, const Tensor& x, const Tensor& weight, const Tensor& mean,
-                       const Tensor& rstd) {
+Tensor layer_norm_grad(const Tensor& g, const Tensor& x, const Tensor& weight, const Tensor& mean, const Tensor& rstd) {
   const Tensor grad = contiguous(g), in = contiguous(x);
   Rows job = rows_of(in, "layer_norm");
   Tensor out = empty(x.shape(), x.options());

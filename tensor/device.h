@@ -14,9 +14,7 @@ struct Device {
   std::uint8_t index = 0;
 
   static constexpr Device cpu() { return {}; }
-  static constexpr Device cuda(int index = 0) {
-    return {DeviceType::cuda, static_cast<std::uint8_t>(index)};
-  }
+  static constexpr Device cuda(int index = 0) { return {DeviceType::cuda, static_cast<std::uint8_t>(index)}; }
   friend constexpr bool operator==(Device, Device) = default;
 };
 

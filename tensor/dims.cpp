@@ -15,8 +15,7 @@ Dims::Dims(const std::int64_t* values, std::size_t n) {
 }
 
 Dims::Dims(int rank, std::int64_t fill) {
-  check(rank >= 0 && rank <= kMaxRank, "shape", "rank ", rank, ": at most ", kMaxRank,
-        " dimensions are supported");
+  check(rank >= 0 && rank <= kMaxRank, "shape", "rank ", rank, ": at most ", kMaxRank, " dimensions are supported");
   size_ = rank;
   if (size_ > kInline) heap_ = new std::int64_t[kMaxRank];
   std::fill(begin(), end(), fill);
@@ -85,8 +84,8 @@ Shape broadcast(std::string_view op, const Shape& a, const Shape& b) {
   for (int i = 1; i <= rank; ++i) {
     const std::int64_t x = i <= a.size() ? a[a.size() - i] : 1;
     const std::int64_t y = i <= b.size() ? b[b.size() - i] : 1;
-    check(x == y || x == 1 || y == 1, op, "shapes ", a, " and ", b, " do not broadcast: dimension -", i, " is ",
-          x, " and ", y);
+    check(x == y || x == 1 || y == 1, op, "shapes ", a, " and ", b, " do not broadcast: dimension -", i, " is ", x,
+          " and ", y);
     out[rank - i] = x == 1 ? y : x;
   }
   return out;

@@ -1,5 +1,5 @@
-// Shapes and strides: a small vector of 64-bit integers (inline up to rank 4), and the rules on shapes that every
-// operation shares: element counts with overflow checks, row-major strides, broadcasting.
+// Shapes and strides: a small vector of 64-bit integers (inline up to rank 4), and the rules on shapes that
+// every operation shares: element counts with overflow checks, row-major strides, broadcasting.
 #pragma once
 
 #include <cstdint>

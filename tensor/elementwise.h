@@ -1,6 +1,6 @@
-// Elementwise operations: one struct each, in one list. Tables, gradient checks, special-value tests and device
-// parity tests are folds over the lists: what is listed is compiled for every device and tested.
-// To add one: write its struct, list it here, give its derivative in autograd/derivatives.h.
+// Elementwise operations: one struct each, in one list. Tables, gradient checks, special-value tests and
+// device parity tests are folds over the lists: what is listed is compiled for every device and tested. To
+// add one: write its struct, list it here, give its derivative in autograd/derivatives.h.
 #pragma once
 
 #include <cstdint>

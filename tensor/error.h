@@ -1,5 +1,5 @@
-// Errors: the library throws and never aborts. A message reads "[operation] what was found: what was expected".
-// Its parts are formatted only when the check fails.
+// Errors: the library throws and never aborts. A message reads "[operation] what was found: what was
+// expected". Its parts are formatted only when the check fails.
 #pragma once
 
 #include <sstream>
@@ -27,16 +27,14 @@ class BugError : public Error {
   using Error::Error;
 };
 
-template <class E = Error, class... Parts>
-[[noreturn]] void fail(std::string_view op, const Parts&... parts) {
+template <class E = Error, class... Parts> [[noreturn]] void fail(std::string_view op, const Parts&... parts) {
   std::ostringstream out;
   out << '[' << op << "] ";
   (out << ... << parts);
   throw E(out.str());
 }
 
-template <class... Parts>
-void check(bool ok, std::string_view op, const Parts&... parts) {
+template <class... Parts> void check(bool ok, std::string_view op, const Parts&... parts) {
   if (!ok) [[unlikely]]
     fail(op, parts...);
 }

@@ -68,8 +68,8 @@ struct Rows {
 /// Data movement by index along one axis: a table of (outer, n, inner) elements of `size` bytes each.
 struct Indexing {
   DType dtype;
-  std::int64_t outer, n, inner;   ///< the table
-  std::int64_t count;             ///< indices along the axis (index_select), or per line (gather)
+  std::int64_t outer, n, inner;  ///< the table
+  std::int64_t count;            ///< indices along the axis (index_select), or per line (gather)
   const void* table = nullptr;
   const std::int64_t* index = nullptr;
   void* out = nullptr;
@@ -92,24 +92,22 @@ struct Random {
   DType dtype;
   Draw draw;
   RandomKey key;
-  double a = 0, b = 0;              ///< uniform [a, b), normal mean a and deviation b, bernoulli p = a
-  std::int64_t low = 0, high = 0;   ///< randint [low, high)
+  double a = 0, b = 0;             ///< uniform [a, b), normal mean a and deviation b, bernoulli p = a
+  std::int64_t low = 0, high = 0;  ///< randint [low, high)
   std::int64_t count = 0;
   void* out = nullptr;
 };
 
 struct Kernels {
-  template <class Job>
-  using Fn = void (*)(const Job&);
-  template <class Ops>
-  using Table = std::array<std::array<Fn<Elementwise>, kDTypes>, Ops::size>;
+  template <class Job> using Fn = void (*)(const Job&);
+  template <class Ops> using Table = std::array<std::array<Fn<Elementwise>, kDTypes>, Ops::size>;
 
-  // Folds over the lists of elementwise.h, for f32, f64 and, where an operation takes integers, i64; other dtypes
-  // are converted by the caller. A null entry means that the operation does not take that dtype.
+  // Folds over the lists of elementwise.h, for f32, f64 and, where an operation takes integers, i64; other
+  // dtypes are converted by the caller. A null entry means that the operation does not take that dtype.
   Table<UnaryOps> unary{};
   Table<BinaryOps> binary{};
-  Table<CompareOps> compare{};                     // out is bool
-  std::array<Fn<Elementwise>, kDTypes> select{};   // in: condition (bool), a, b
+  Table<CompareOps> compare{};                    // out is bool
+  std::array<Fn<Elementwise>, kDTypes> select{};  // in: condition (bool), a, b
   std::array<std::array<Fn<Reduce>, kDTypes>, ReduceOps::size> reduce{};
   std::array<std::array<Fn<Reduce>, kDTypes>, 2> arg_reduce{};  // argmax, argmin; out is i64
   std::array<Fn<Reduce>, kDTypes> cumsum{};                     // out has the shape of in
@@ -125,13 +123,13 @@ struct Kernels {
   std::array<Fn<Update>, UpdateRules::size> update{};
 
   // Fused operations that a profile has justified.
-  Fn<Rows> softmax = nullptr;           // in x; out y
-  Fn<Rows> log_softmax = nullptr;       // in x; out y
-  Fn<Rows> logsumexp = nullptr;         // in x; out (rows,)
-  Fn<Rows> layer_norm = nullptr;        // in x, weight?, bias?; scalar eps; out y, mean?, rstd?
-  Fn<Rows> layer_norm_grad = nullptr;   // in g, x, weight?, mean, rstd; out dx
-  Fn<Rows> cross_entropy = nullptr;     // in x, target (i64), weight?; scalar smoothing, ignore; out loss, lse
-  Fn<Rows> cross_entropy_grad = nullptr;  // in x, target, weight?, lse, g (rows,); same scalars; out dx
+  Fn<Rows> softmax = nullptr;          // in x; out y
+  Fn<Rows> log_softmax = nullptr;      // in x; out y
+  Fn<Rows> logsumexp = nullptr;        // in x; out (rows,)
+  Fn<Rows> layer_norm = nullptr;       // in x, weight?, bias?; scalar eps; out y, mean?, rstd?
+  Fn<Rows> layer_norm_grad = nullptr;  // in g, x, weight?, mean, rstd; out dx
+  Fn<Rows> cross_entropy = nullptr;    // in x, target (i64), weight?; scalar smoothing, ignore; out loss, lse - max x
+  Fn<Rows> cross_entropy_grad = nullptr;  // in x, target, weight?, lse - max x, g (rows,); same scalars; out dx
 
   // Memory. alloc returns null when there is none left.
   void* (*alloc)(std::int64_t bytes) = nullptr;

@@ -29,14 +29,8 @@ STET_HD float with_sign_of(float magnitude, float x) {
 }
 
 // Clamps that let NaN pass: the comparison is false and x is kept.
-template <class T>
-STET_HD T at_least(T low, T x) {
-  return x < low ? low : x;
-}
-template <class T>
-STET_HD T at_most(T high, T x) {
-  return x > high ? high : x;
-}
+template <class T> STET_HD T at_least(T low, T x) { return x < low ? low : x; }
+template <class T> STET_HD T at_most(T high, T x) { return x > high ? high : x; }
 
 constexpr float infinity = __builtin_inff();
 constexpr float quiet_nan = __builtin_nanf("");
@@ -253,8 +247,7 @@ STET_HD QuadrantReduction reduce_half_pi(float z) {
   uint64_t w0 = skip4 ? 0xf534ddc0u : 0u, w1 = skip4 ? 0xdb629599u : 0xa2f9836eu;
   uint64_t w2 = skip4 ? 0x3c439041u : 0x4e441529u, w3 = skip4 ? 0xfe5163abu : 0xfc2757d1u;
   uint64_t w4 = 0xf534ddc0u, w5 = 0xdb629599u, w6 = 0x3c439041u;  // unused when skip4
-  w0 = skip2 ? w2 : w0, w1 = skip2 ? w3 : w1, w2 = skip2 ? w4 : w2, w3 = skip2 ? w5 : w3,
-  w4 = skip2 ? w6 : w4;
+  w0 = skip2 ? w2 : w0, w1 = skip2 ? w3 : w1, w2 = skip2 ? w4 : w2, w3 = skip2 ? w5 : w3, w4 = skip2 ? w6 : w4;
   w0 = skip1 ? w1 : w0, w1 = skip1 ? w2 : w1, w2 = skip1 ? w3 : w2, w3 = skip1 ? w4 : w3;
   const uint64_t high = (((w0 << 32) | w1) >> shift) & 0xffffffffu;
   const uint64_t middle = (((w1 << 32) | w2) >> shift) & 0xffffffffu;
@@ -351,8 +344,7 @@ STET_HD float gelu_tanh(float x) {
   constexpr double shifter = 0x1.8p52;
   constexpr double log2_e = 1.4426950408889634;
   const double z = at_most(12.0f, magnitude(x));
-  const double t =
-      z * (-2.0 * 0.7978845608028654 * log2_e + z * z * (-2.0 * 0.7978845608028654 * 0.044715 * log2_e));
+  const double t = z * (-2.0 * 0.7978845608028654 * log2_e + z * z * (-2.0 * 0.7978845608028654 * 0.044715 * log2_e));
   const double n = (t + shifter) - shifter;
   const float r = static_cast<float>((t - n) * 0.6931471805599453);
   const float scale_exponent = static_cast<float>(n) + 12582912.0f;
@@ -424,8 +416,7 @@ STET_HD double gelu_tanh(double x) {
 // ---- the interface: T is float or double
 // ---------------------------------------------------------------------
 
-template <class T>
-inline constexpr bool is_float = std::is_same_v<T, float>;
+template <class T> inline constexpr bool is_float = std::is_same_v<T, float>;
 
 // clang-format off
 template <class T> STET_HD T exp(T x) { if constexpr (is_float<T>) return detail::exp(x); else return ::exp(x); }
@@ -443,39 +434,21 @@ template <class T> STET_HD T floor(T x) { if constexpr (is_float<T>) return __bu
 template <class T> STET_HD T abs(T x) { if constexpr (is_float<T>) return detail::magnitude(x); else return __builtin_fabs(x); }
 // clang-format on
 
-template <class T>
-STET_HD T rsqrt(T x) {
-  return T(1) / math::sqrt(x);
-}
+template <class T> STET_HD T rsqrt(T x) { return T(1) / math::sqrt(x); }
 
-template <class T>
-STET_HD T sigmoid(T x) {
-  return detail::sigmoid(x);
-}
+template <class T> STET_HD T sigmoid(T x) { return detail::sigmoid(x); }
 
 /// log(1 + exp(x)).
-template <class T>
-STET_HD T softplus(T x) {
-  return detail::softplus(x);
-}
+template <class T> STET_HD T softplus(T x) { return detail::softplus(x); }
 
 /// x * sigmoid(x), and -0 at -inf.
-template <class T>
-STET_HD T silu(T x) {
-  return detail::silu(x);
-}
+template <class T> STET_HD T silu(T x) { return detail::silu(x); }
 
 /// x * Phi(x) with the normal distribution function, written with erfc so that the left tail keeps its
 /// digits.
-template <class T>
-STET_HD T gelu_erf(T x) {
-  return detail::gelu_erf(x);
-}
+template <class T> STET_HD T gelu_erf(T x) { return detail::gelu_erf(x); }
 
 /// The tanh approximation: 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
-template <class T>
-STET_HD T gelu_tanh(T x) {
-  return detail::gelu_tanh(x);
-}
+template <class T> STET_HD T gelu_tanh(T x) { return detail::gelu_tanh(x); }
 
 }  // namespace stet::math

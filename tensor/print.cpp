@@ -1,4 +1,5 @@
-// Printing a tensor so that a person can read it: brackets as in Python, columns aligned, long axes abbreviated.
+// Printing a tensor so that a person can read it: brackets as in Python, columns aligned, long axes
+// abbreviated.
 #include <algorithm>
 #include <cmath>
 #include <iomanip>
@@ -29,7 +30,10 @@ std::string format(double value, DType dtype, bool scientific) {
 class Printer {
  public:
   explicit Printer(const Tensor& x)
-      : dtype_(x.dtype()), shape_(x.shape()), strides_(row_major(x.shape())), abbreviate_(x.numel() > kFull),
+      : dtype_(x.dtype()),
+        shape_(x.shape()),
+        strides_(row_major(x.shape())),
+        abbreviate_(x.numel() > kFull),
         values_(x.to_vector<double>()) {
     double low = HUGE_VAL, high = 0;
     for (double v : values_)
@@ -74,8 +78,7 @@ class Printer {
     out << std::string(static_cast<std::size_t>(axis) + 8, ' ');  // under the first bracket of "tensor("
   }
 
-  template <class Visit>
-  void walk(int axis, std::int64_t at, const Visit& visit) const {
+  template <class Visit> void walk(int axis, std::int64_t at, const Visit& visit) const {
     if (axis == shape_.size()) return visit(at);
     for (std::int64_t i = 0; i < shape_[axis]; ++i) {
       if (abbreviate_ && i == kEdge && shape_[axis] > 2 * kEdge) i = shape_[axis] - kEdge;

@@ -30,9 +30,7 @@ constexpr uint64_t number_salt = 0x6e756d6265720000u;
 
 // The seed is mixed before the name joins it: otherwise two pairs of seed and name with equal sums would
 // collide.
-Generator Generator::fork(std::string_view name) const {
-  return Generator(mix(mix(state_.seed) ^ fnv1a(name)));
-}
+Generator Generator::fork(std::string_view name) const { return Generator(mix(mix(state_.seed) ^ fnv1a(name))); }
 
 Generator Generator::fork(uint64_t number) const {
   return Generator(mix(mix(state_.seed) ^ mix(number ^ number_salt)));

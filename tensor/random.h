@@ -51,8 +51,7 @@ STET_HD Philox4 random_block(RandomKey key, uint64_t block) {
 
 STET_HD uint32_t random_bits(RandomKey key, uint64_t i) {
   const Philox4 block = random_block(key, i / 4);
-  const uint32_t even =
-      (i & 2) != 0 ? block.w[2] : block.w[0];  // selects: an index would go through memory on CUDA
+  const uint32_t even = (i & 2) != 0 ? block.w[2] : block.w[0];  // selects: an index would go through memory on CUDA
   const uint32_t odd = (i & 2) != 0 ? block.w[3] : block.w[1];
   return (i & 1) != 0 ? odd : even;
 }
@@ -66,15 +65,10 @@ STET_HD uint64_t random_bits64(RandomKey key, uint64_t i) {
 }
 
 /// Multiples of 2^-24 and 2^-53 in [0, 1), without rounding.
-STET_HD float uniform01(uint32_t bits) {
-  return static_cast<float>(static_cast<int32_t>(bits >> 8)) * 0x1p-24f;
-}
-STET_HD double uniform01(uint64_t bits) {
-  return static_cast<double>(static_cast<int64_t>(bits >> 11)) * 0x1p-53;
-}
+STET_HD float uniform01(uint32_t bits) { return static_cast<float>(static_cast<int32_t>(bits >> 8)) * 0x1p-24f; }
+STET_HD double uniform01(uint64_t bits) { return static_cast<double>(static_cast<int64_t>(bits >> 11)) * 0x1p-53; }
 
-template <class T>
-STET_HD T uniform(RandomKey key, uint64_t i) {
+template <class T> STET_HD T uniform(RandomKey key, uint64_t i) {
   if constexpr (std::is_same_v<T, float>) {
     return uniform01(random_bits(key, i));
   } else {
@@ -85,8 +79,7 @@ STET_HD T uniform(RandomKey key, uint64_t i) {
 /// Standard normal by Box and Muller, one block of words for each element. The first number is never zero, so
 /// its logarithm is finite (|result| < 6.8). The angle is reduced to an octant as an integer, exactly. The
 /// bits in double depend on the device's log and cos; those in float do not.
-template <class T>
-STET_HD T normal(RandomKey key, uint64_t i) {
+template <class T> STET_HD T normal(RandomKey key, uint64_t i) {
   const Philox4 block = random_block(key, i);
   if constexpr (std::is_same_v<T, float>) {
     const float u = static_cast<float>(block.w[0]) * 0x1p-32f + 0x1p-33f;

@@ -31,8 +31,7 @@ class RefCounted {
 
 /// Objects are destroyed by `dispose(T*)`, found by argument-dependent lookup: autograd nodes override it to
 /// destroy long chains without recursion.
-template <class T>
-class Ref {
+template <class T> class Ref {
  public:
   Ref() = default;
   Ref(std::nullptr_t) {}
@@ -40,8 +39,7 @@ class Ref {
   Ref(const Ref& o) : p_(o.p_) { grab(); }
   Ref(Ref&& o) noexcept : p_(std::exchange(o.p_, nullptr)) {}
   template <class U>
-    requires std::is_base_of_v<T, U>
-  Ref(Ref<U> o) : p_(o.release()) {}
+  requires std::is_base_of_v<T, U> Ref(Ref<U> o) : p_(o.release()) {}
   Ref& operator=(Ref o) noexcept {
     std::swap(p_, o.p_);
     return *this;

@@ -37,11 +37,11 @@ class Storage final : public RefCounted {
 inline void dispose(Storage* storage) { delete storage; }
 
 struct MemoryStats {
-  std::int64_t live_tensors = 0;         ///< storages alive, on all devices
-  std::int64_t live_bytes = 0;           ///< their bytes
-  std::int64_t peak_bytes = 0;           ///< highest live_bytes since reset_peak_memory()
-  std::int64_t system_bytes = 0;         ///< bytes held from the system, cached blocks included
-  std::int64_t system_allocations = 0;   ///< times the allocator had to ask the system
+  std::int64_t live_tensors = 0;        ///< storages alive, on all devices
+  std::int64_t live_bytes = 0;          ///< their bytes
+  std::int64_t peak_bytes = 0;          ///< highest live_bytes since reset_peak_memory()
+  std::int64_t system_bytes = 0;        ///< bytes held from the system, cached blocks included
+  std::int64_t system_allocations = 0;  ///< times the allocator had to ask the system
 };
 
 MemoryStats memory_stats();

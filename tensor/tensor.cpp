@@ -56,8 +56,7 @@ double Tensor::item() const {
   return value;
 }
 
-template <class T>
-std::vector<T> Tensor::to_vector() const {
+template <class T> std::vector<T> Tensor::to_vector() const {
   std::vector<T> out(static_cast<std::size_t>(numel()));
   compute::copy_to(out.data(), dtype_of<T>, *this);
   return out;
@@ -121,21 +120,23 @@ Tensor ones(const Shape& shape, Options options) { return full(shape, 1, options
 
 Tensor full(const Shape& shape, double value, Options options) {
   Tensor out = empty(shape, options);
-  if (value == 0 && options.device == Device::cpu()) std::memset(out.raw_mutable(), 0, static_cast<std::size_t>(out.bytes()));
+  if (value == 0 && options.device == Device::cpu())
+    std::memset(out.raw_mutable(), 0, static_cast<std::size_t>(out.bytes()));
   else out.fill_(value);
   return out;
 }
 
 Tensor scalar(double value, Options options) {
   Tensor out = empty({}, options);
-  if (options.dtype == DType::f32 && options.device == Device::cpu()) *static_cast<float*>(out.raw_mutable()) = static_cast<float>(value);
-  else if (options.dtype == DType::f64 && options.device == Device::cpu()) *static_cast<double*>(out.raw_mutable()) = value;
+  if (options.dtype == DType::f32 && options.device == Device::cpu())
+    *static_cast<float*>(out.raw_mutable()) = static_cast<float>(value);
+  else if (options.dtype == DType::f64 && options.device == Device::cpu())
+    *static_cast<double*>(out.raw_mutable()) = value;
   else compute::copy_from(out, &value, DType::f64);
   return out;
 }
 
-template <class T>
-Tensor tensor(std::span<const T> values, const Shape& shape) {
+template <class T> Tensor tensor(std::span<const T> values, const Shape& shape) {
   const std::int64_t count = count_elements("tensor", shape);
   check(static_cast<std::int64_t>(values.size()) == count, "tensor", values.size(), " values for shape ", shape);
   Tensor out = empty(shape, dtype_of<T>);

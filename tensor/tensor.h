@@ -65,24 +65,16 @@ class Tensor {
   bool is_contiguous() const { return impl().contiguous; }
 
   /// First element, for reading. Needs a contiguous CPU tensor of that dtype.
-  template <class T>
-  const T* data() const {
-    return static_cast<const T*>(checked_data(dtype_of<T>, false));
-  }
+  template <class T> const T* data() const { return static_cast<const T*>(checked_data(dtype_of<T>, false)); }
   /// The same for writing: counts as an in-place write.
-  template <class T>
-  T* mutable_data() const {
+  template <class T> T* mutable_data() const {
     return static_cast<T*>(const_cast<void*>(checked_data(dtype_of<T>, true)));
   }
-  template <class T>
-  std::span<const T> values() const {
-    return {data<T>(), static_cast<std::size_t>(numel())};
-  }
+  template <class T> std::span<const T> values() const { return {data<T>(), static_cast<std::size_t>(numel())}; }
   /// The one element of a one-element tensor, whatever its dtype and device.
   double item() const;
   /// All elements in row-major order, converted to T.
-  template <class T>
-  std::vector<T> to_vector() const;
+  template <class T> std::vector<T> to_vector() const;
 
   /// A contiguous copy with its own memory and no history.
   Tensor clone() const;
@@ -104,8 +96,8 @@ class Tensor {
   /// Accumulated by backward(); undefined until then. Leaves only.
   Tensor grad() const;
   void set_grad(const Tensor& grad) const;
-  /// Accumulates d(this)/d(leaf) into the grad of every leaf. `seed`: this tensor's shape; may be left out for a
-  /// one-element tensor. Frees the graph unless told to retain it.
+  /// Accumulates d(this)/d(leaf) into the grad of every leaf. `seed`: this tensor's shape; may be left out
+  /// for a one-element tensor. Frees the graph unless told to retain it.
   void backward(const Tensor& seed = {}, bool retain_graph = false) const;
 
   TensorImpl& impl() const;
@@ -129,23 +121,18 @@ Tensor full(const Shape& shape, double value, Options options = {});
 /// A 0-d tensor.
 Tensor scalar(double value, Options options = {});
 /// Values in row-major order, kept in their own type.
-template <class T>
-Tensor tensor(std::span<const T> values, const Shape& shape);
-template <class T>
-Tensor tensor(const std::vector<T>& values, const Shape& shape) {
+template <class T> Tensor tensor(std::span<const T> values, const Shape& shape);
+template <class T> Tensor tensor(const std::vector<T>& values, const Shape& shape) {
   return tensor(std::span<const T>(values), shape);
 }
-template <class T>
-Tensor tensor(const std::vector<T>& values) {
+template <class T> Tensor tensor(const std::vector<T>& values) {
   return tensor(values, {static_cast<std::int64_t>(values.size())});
 }
 /// f32 (i64, bool for such literals): tensor({1, 2, 3}), tensor({{1.f, 2.f}, {3.f, 4.f}}).
-template <class T>
-Tensor tensor(std::initializer_list<T> values) {
+template <class T> Tensor tensor(std::initializer_list<T> values) {
   return tensor(std::span<const T>(values.begin(), values.size()), {static_cast<std::int64_t>(values.size())});
 }
-template <class T>
-Tensor tensor(std::initializer_list<std::initializer_list<T>> rows);
+template <class T> Tensor tensor(std::initializer_list<std::initializer_list<T>> rows);
 /// start, start + step, ... below stop.
 Tensor arange(double start, double stop, double step = 1, Options options = {DType::i64});
 Tensor arange(std::int64_t count, Options options = {DType::i64});
@@ -160,8 +147,7 @@ std::string to_string(const Tensor& tensor);
 /// A view: same storage, other shape, strides and offset; without history.
 Tensor make_view(const Tensor& base, const Shape& shape, const Strides& strides, std::int64_t offset);
 
-template <class T>
-Tensor tensor(std::initializer_list<std::initializer_list<T>> rows) {
+template <class T> Tensor tensor(std::initializer_list<std::initializer_list<T>> rows) {
   std::vector<T> flat;
   const std::size_t width = rows.size() ? rows.begin()->size() : 0;
   for (const auto& row : rows) {
@@ -173,8 +159,7 @@ Tensor tensor(std::initializer_list<std::initializer_list<T>> rows) {
     std::copy(flat.begin(), flat.end(), out.mutable_data<bool>());
     return out;
   } else {
-    return tensor(std::span<const T>(flat),
-                  {static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(width)});
+    return tensor(std::span<const T>(flat), {static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(width)});
   }
 }
 

@@ -1,5 +1,5 @@
-// A pool whose workers spin for a moment, then sleep on a futex (std::atomic::wait). Chunks are claimed from one
-// counter; which thread runs a chunk never matters to the result.
+// A pool whose workers spin for a moment, then sleep on a futex (std::atomic::wait). Chunks are claimed from
+// one counter; which thread runs a chunk never matters to the result.
 #include <stet/tensor/threads.h>
 
 #include <atomic>

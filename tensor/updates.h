@@ -1,5 +1,5 @@
-// The optimizers' arithmetic: one struct per rule, shared by the CPU and CUDA kernels, which make a single fused
-// pass over memory: gradient, quadratic penalty, rule, mask.
+// The optimizers' arithmetic: one struct per rule, shared by the CPU and CUDA kernels, which make a single
+// fused pass over memory: gradient, quadratic penalty, rule, mask.
 #pragma once
 
 #include <cmath>
@@ -28,7 +28,7 @@ struct UpdateOptions {
 struct UpdateMask {
   const std::int64_t* ranges = nullptr;  ///< pairs, ascending and disjoint; null: all elements
   std::int64_t range_count = 0;
-  const std::uint32_t* bits = nullptr;   ///< bit i % 32 of word i / 32 set: element i may change
+  const std::uint32_t* bits = nullptr;  ///< bit i % 32 of word i / 32 set: element i may change
 };
 
 struct Update {
@@ -44,28 +44,33 @@ struct Update {
 };
 
 /// Same fields in the element type, so that a kernel converts them once.
-template <class T>
-struct UpdateCoefficients {
+template <class T> struct UpdateCoefficients {
   T lr, momentum, undampened, weight_decay, beta1, beta2, one_minus_beta1, one_minus_beta2, eps, step_size,
       inverse_root_correction2;
   bool nesterov, decoupled, first_step;
 
   explicit UpdateCoefficients(const UpdateOptions& o)
-      : lr(static_cast<T>(o.lr)), momentum(static_cast<T>(o.momentum)),
-        undampened(static_cast<T>(1 - o.dampening)), weight_decay(static_cast<T>(o.weight_decay)),
-        beta1(static_cast<T>(o.beta1)), beta2(static_cast<T>(o.beta2)),
-        one_minus_beta1(static_cast<T>(1 - o.beta1)), one_minus_beta2(static_cast<T>(1 - o.beta2)),
-        eps(static_cast<T>(o.eps)), step_size(static_cast<T>(o.lr / o.correction1)),
-        inverse_root_correction2(static_cast<T>(1 / std::sqrt(o.correction2))), nesterov(o.nesterov),
-        decoupled(o.decoupled_decay), first_step(o.first_step) {}
+      : lr(static_cast<T>(o.lr)),
+        momentum(static_cast<T>(o.momentum)),
+        undampened(static_cast<T>(1 - o.dampening)),
+        weight_decay(static_cast<T>(o.weight_decay)),
+        beta1(static_cast<T>(o.beta1)),
+        beta2(static_cast<T>(o.beta2)),
+        one_minus_beta1(static_cast<T>(1 - o.beta1)),
+        one_minus_beta2(static_cast<T>(1 - o.beta2)),
+        eps(static_cast<T>(o.eps)),
+        step_size(static_cast<T>(o.lr / o.correction1)),
+        inverse_root_correction2(static_cast<T>(1 / std::sqrt(o.correction2))),
+        nesterov(o.nesterov),
+        decoupled(o.decoupled_decay),
+        first_step(o.first_step) {}
 };
 
 /// v <- mu v + (1 - damp) g, p <- p - lr v (or lr (g + mu v) with Nesterov); PyTorch's form, first v = g.
 struct SgdRule {
   static constexpr std::string_view name = "sgd";
   static constexpr int states = 1;
-  template <class T>
-  STET_HD static void apply(T& p, T g, T& v, T&, T&, const UpdateCoefficients<T>& c) {
+  template <class T> STET_HD static void apply(T& p, T g, T& v, T&, T&, const UpdateCoefficients<T>& c) {
     g = g + c.weight_decay * p;
     const T fresh = c.first_step ? g : c.momentum * v + c.undampened * g;
     v = fresh;
@@ -78,8 +83,7 @@ struct SgdRule {
 struct PlainSgdRule {
   static constexpr std::string_view name = "plain sgd";
   static constexpr int states = 0;
-  template <class T>
-  STET_HD static void apply(T& p, T g, T&, T&, T&, const UpdateCoefficients<T>& c) {
+  template <class T> STET_HD static void apply(T& p, T g, T&, T&, T&, const UpdateCoefficients<T>& c) {
     p = p - c.lr * (g + c.weight_decay * p);
   }
 };
@@ -88,8 +92,7 @@ struct PlainSgdRule {
 struct AdamRule {
   static constexpr std::string_view name = "adam";
   static constexpr int states = 2;
-  template <class T>
-  STET_HD static void apply(T& p, T g, T& m, T& v, T&, const UpdateCoefficients<T>& c) {
+  template <class T> STET_HD static void apply(T& p, T g, T& m, T& v, T&, const UpdateCoefficients<T>& c) {
     const T decayed = c.decoupled ? p - c.lr * c.weight_decay * p : p;
     g = c.decoupled ? g : g + c.weight_decay * p;
     m = m + c.one_minus_beta1 * (g - m);
@@ -103,8 +106,7 @@ struct AdamRule {
 struct AmsgradRule {
   static constexpr std::string_view name = "amsgrad";
   static constexpr int states = 3;
-  template <class T>
-  STET_HD static void apply(T& p, T g, T& m, T& v, T& vmax, const UpdateCoefficients<T>& c) {
+  template <class T> STET_HD static void apply(T& p, T g, T& m, T& v, T& vmax, const UpdateCoefficients<T>& c) {
     const T decayed = c.decoupled ? p - c.lr * c.weight_decay * p : p;
     g = c.decoupled ? g : g + c.weight_decay * p;
     m = m + c.one_minus_beta1 * (g - m);
@@ -119,8 +121,7 @@ struct AmsgradRule {
 struct AdagradRule {
   static constexpr std::string_view name = "adagrad";
   static constexpr int states = 1;
-  template <class T>
-  STET_HD static void apply(T& p, T g, T& s, T&, T&, const UpdateCoefficients<T>& c) {
+  template <class T> STET_HD static void apply(T& p, T g, T& s, T&, T&, const UpdateCoefficients<T>& c) {
     g = g + c.weight_decay * p;
     s = s + g * g;
     p = p - c.lr * (g / (math::sqrt(s) + c.eps));

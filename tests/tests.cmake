@@ -38,6 +38,10 @@ foreach(file IN LISTS test_files)
   endif()
 endforeach()
 
+# Graphs of a million nodes on a stack of one megabyte.
+add_test(NAME house/deep_graph COMMAND bash -c "ulimit -s 1024 && exec \"$<TARGET_FILE:stet_tests>\" '[deep]'")
+set_tests_properties(house/deep_graph PROPERTIES LABELS house TIMEOUT 600)
+
 if(STET_KERNELS)
   foreach(isa IN LISTS STET_ISAS)
     add_test(NAME house/symbols_${isa} COMMAND_EXPAND_LISTS

@@ -40,8 +40,7 @@ class Freeze final : public Strategy {
   void begin_task(Context& context) override {
     if (context.task <= options_.after_task) return;
     for (const std::string& glob : options_.globs) context.model.freeze(glob);
-    check(context.model.count_trainable() > 0, "Freeze", "nothing is left to train after task ",
-          options_.after_task);
+    check(context.model.count_trainable() > 0, "Freeze", "nothing is left to train after task ", options_.after_task);
   }
 
  private:

@@ -21,8 +21,7 @@ void Ewc::begin_task(Context& context) {
     check(b != std::string::npos, "ewc", "state key '", key, "'");
     optim::QuadraticPenalty& penalty = penalties[key.substr(0, a)];
     penalty.strength = options_.lambda;
-    (key.substr(a + 1, b - a - 1) == "importance" ? penalty.importance : penalty.anchor)[key.substr(b + 1)] =
-        value;
+    (key.substr(a + 1, b - a - 1) == "importance" ? penalty.importance : penalty.anchor)[key.substr(b + 1)] = value;
   }
   for (auto& [slot, penalty] : penalties) context.optimizer.set_penalty("ewc " + slot, std::move(penalty));
 }

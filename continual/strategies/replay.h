@@ -20,12 +20,10 @@ class Replay final : public Strategy {
   void examples(Context&, Batch& batch) override { batch = join(batch, memory_.draw(options_.batch_size)); }
   /// Every example of the finished task is offered once, in random order.
   void end_task(Context& context) override {
-    Generator generator =
-        Generator(options_.seed).fork("offer").fork(static_cast<std::uint64_t>(context.task));
+    Generator generator = Generator(options_.seed).fork("offer").fork(static_cast<std::uint64_t>(context.task));
     const auto order = permutation(generator, context.train().size());
     for (std::size_t at = 0; at < order.size(); at += 256)
-      memory_.offer(
-          context.train().batch(std::span(order).subspan(at, std::min<std::size_t>(256, order.size() - at))));
+      memory_.offer(context.train().batch(std::span(order).subspan(at, std::min<std::size_t>(256, order.size() - at))));
   }
   const Reservoir& memory() const { return memory_; }
   nn::State state() const override { return memory_.state(); }

@@ -24,7 +24,8 @@ SizeClass size_class(std::int64_t bytes) {
     const std::int64_t units = bytes <= 0 ? 1 : (bytes + kAlign - 1) / kAlign;
     return {static_cast<int>(units - 1), units * kAlign};
   }
-  const int log = static_cast<int>(std::bit_width(static_cast<std::uint64_t>(bytes - 1))) - 1;  // 2^log < bytes <= 2^(log + 1)
+  const int log =
+      static_cast<int>(std::bit_width(static_cast<std::uint64_t>(bytes - 1))) - 1;  // 2^log < bytes <= 2^(log + 1)
   const std::int64_t step = (std::int64_t{1} << log) / 4;
   const std::int64_t over = bytes - (std::int64_t{1} << log);
   const std::int64_t steps = (over + step - 1) / step;  // 1..4

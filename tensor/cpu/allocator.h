@@ -1,5 +1,5 @@
-// The CPU's caching allocator: freed blocks wait in size classes for the next request of their class, so that a
-// training step after the first asks the system for nothing. Thread-safe.
+// The CPU's caching allocator: freed blocks wait in size classes for the next request of their class, so that
+// a training step after the first asks the system for nothing. Thread-safe.
 #pragma once
 
 #include <cstdint>

@@ -13,8 +13,7 @@ namespace {
 
 constexpr std::int64_t kChunk = 16384, kTile = 32;
 
-template <class To, class From>
-inline To convert(From x) {
+template <class To, class From> inline To convert(From x) {
   if constexpr (std::is_same_v<To, From>) return x;
   else if constexpr (std::is_same_v<From, BFloat16>) return convert<To>(static_cast<float>(x));
   else if constexpr (std::is_same_v<To, BFloat16>) return BFloat16(static_cast<float>(x));
@@ -30,8 +29,8 @@ inline To convert(From x) {
 }
 
 // Out of line: one copy of each loop for the two places that call it.
-template <class To, class From>
-__attribute__((noinline)) void copy_run(To* out, std::int64_t out_step, const From* in, std::int64_t in_step, std::int64_t n) {
+template <class To, class From> __attribute__((noinline)) void copy_run(To* out, std::int64_t out_step, const From* in,
+                                                                        std::int64_t in_step, std::int64_t n) {
   if constexpr (std::is_same_v<To, From>) {
     if (out_step == 1 && in_step == 1) {
       std::memcpy(out, in, static_cast<std::size_t>(n) * sizeof(To));
@@ -46,8 +45,7 @@ __attribute__((noinline)) void copy_run(To* out, std::int64_t out_step, const Fr
 }
 
 /// The last two axes in square tiles: a transpose touches each cache line once.
-template <class To, class From>
-void copy_plane(To* out, const From* in, const Copy& c) {
+template <class To, class From> void copy_plane(To* out, const From* in, const Copy& c) {
   const int a = c.rank - 2, b = c.rank - 1;
   for (std::int64_t i0 = 0; i0 < c.size[a]; i0 += kTile)
     for (std::int64_t j0 = 0; j0 < c.size[b]; j0 += kTile)
@@ -66,8 +64,7 @@ void offsets(const Copy& c, int axes, std::int64_t index, std::int64_t& in, std:
   }
 }
 
-template <class To, class From>
-void copy_typed(const Copy& c) {
+template <class To, class From> void copy_typed(const Copy& c) {
   To* out = static_cast<To*>(c.out);
   const From* in = static_cast<const From*>(c.in);
   if (c.rank <= 1) {

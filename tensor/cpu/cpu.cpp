@@ -23,8 +23,7 @@ namespace stet::cpu {
   void fill_rows(Kernels&);                                                                                    \
   void fill_random(Kernels&);                                                                                  \
   void fill_update(Kernels&);                                                                                  \
-  template <class T>                                                                                           \
-  void bias_activation(T*, std::int64_t, std::int64_t, std::int64_t, const T*, Activation);                    \
+  template <class T> void bias_activation(T*, std::int64_t, std::int64_t, std::int64_t, const T*, Activation); \
   bool small_gemm_serves(const Gemm&);                                                                         \
   void small_gemm(const Gemm&, const float*, const float*, float*, std::int64_t, std::int64_t);                \
   }
@@ -38,16 +37,16 @@ struct Choice {
   GemmParts gemm;
 };
 
-#define STET_FILL(isa)                                                                                         \
-  if (name == #isa) {                                                                                          \
-    isa::fill_unary(choice.table);                                                                             \
-    isa::fill_binary(choice.table);                                                                            \
-    isa::fill_reduce(choice.table);                                                                            \
-    isa::fill_rows(choice.table);                                                                              \
-    isa::fill_random(choice.table);                                                                            \
-    isa::fill_update(choice.table);                                                                            \
-    choice.gemm = {isa::bias_activation<float>, isa::bias_activation<double>, isa::small_gemm_serves,          \
-                   isa::small_gemm};                                                                           \
+#define STET_FILL(isa)                                                                                \
+  if (name == #isa) {                                                                                 \
+    isa::fill_unary(choice.table);                                                                    \
+    isa::fill_binary(choice.table);                                                                   \
+    isa::fill_reduce(choice.table);                                                                   \
+    isa::fill_rows(choice.table);                                                                     \
+    isa::fill_random(choice.table);                                                                   \
+    isa::fill_update(choice.table);                                                                   \
+    choice.gemm = {isa::bias_activation<float>, isa::bias_activation<double>, isa::small_gemm_serves, \
+                   isa::small_gemm};                                                                  \
   }
 
 std::string_view best_isa() {

@@ -1,5 +1,6 @@
 // GEMM: OpenBLAS, single-threaded inside the project's own pool, and kernels/gemm.cpp for small products. The
-// product is cut into tiles whose size depends on the shape alone; each gets its bias and activation in cache.
+// product is cut into tiles whose size depends on the shape alone; each gets its bias and activation in
+// cache.
 #include <cblas.h>
 
 #include <algorithm>
@@ -37,8 +38,7 @@ Tiles tiles_for(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t wor
   return t;
 }
 
-template <class T>
-void clear(T* c, std::int64_t rows, std::int64_t cols, std::int64_t ldc) {
+template <class T> void clear(T* c, std::int64_t rows, std::int64_t cols, std::int64_t ldc) {
   for (std::int64_t i = 0; i < rows; ++i) std::fill_n(c + i * ldc, cols, T(0));
 }
 
@@ -62,8 +62,7 @@ void for_tiles(const Gemm& job, const Tiles& t, const Multiply& multiply, Epilog
   });
 }
 
-template <class T, class Epilogue>
-void blas_gemm(const Gemm& job, Epilogue epilogue) {
+template <class T, class Epilogue> void blas_gemm(const Gemm& job, Epilogue epilogue) {
   static std::once_flag once;
   std::call_once(once, [] { openblas_set_num_threads(1); });
   const auto ta = job.transpose_a ? CblasTrans : CblasNoTrans, tb = job.transpose_b ? CblasTrans : CblasNoTrans;

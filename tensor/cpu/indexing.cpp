@@ -1,4 +1,5 @@
-// Data movement by index, and sorting. Sums by index run in the order of the indices: the same bits every time.
+// Data movement by index, and sorting. Sums by index run in the order of the indices: the same bits every
+// time.
 #include <algorithm>
 #include <cstring>
 #include <numeric>
@@ -24,8 +25,7 @@ void index_select_kernel(const Indexing& job) {
   });
 }
 
-template <class T>
-void add(T& target, T value) {
+template <class T> void add(T& target, T value) {
   if constexpr (std::is_same_v<T, bool>) target = target || value;
   else if constexpr (std::is_same_v<T, BFloat16>)
     target = BFloat16(static_cast<float>(target) + static_cast<float>(value));
@@ -53,8 +53,7 @@ void index_add_kernel(const Indexing& job) {
 }
 
 /// body(table position, position of the index) for all indices of one outer line.
-template <class Body>
-void for_gather(const Indexing& job, std::int64_t outer, const Body& body) {
+template <class Body> void for_gather(const Indexing& job, std::int64_t outer, const Body& body) {
   const std::int64_t base = outer * job.count * job.inner, table = outer * job.n * job.inner;
   for (std::int64_t i = 0; i < job.count * job.inner; ++i)
     body(table + job.index[base + i] * job.inner + i % job.inner, base + i);
@@ -79,10 +78,7 @@ void scatter_add_kernel(const Indexing& job) {
 }
 
 /// Total order with NaN last when ascending, first when descending (it counts as the largest).
-template <class T>
-bool before(T a, T b) {
-  return a < b || (b != b && a == a);
-}
+template <class T> bool before(T a, T b) { return a < b || (b != b && a == a); }
 
 template <class T>
 void sort_line(const Sort& job, std::int64_t outer, std::int64_t inner, std::vector<std::int64_t>& order) {

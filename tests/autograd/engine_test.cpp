@@ -69,8 +69,8 @@ TEST_CASE("a frozen weight costs no gradient product and keeps no input", "[engi
   const auto before = memory_stats();
   const Tensor h = linear(x * 1.0, w, b);  // only the bias learns: the product of x is not needed again
   (void)h;
-  // x * 1.0 would be kept for the weight's gradient. A bias alone still holds it (it shares linear's node), so
-  // freeze the bias too and nothing at all is kept.
+  // x * 1.0 would be kept for the weight's gradient. A bias alone still holds it (it shares linear's node),
+  // so freeze the bias too and nothing at all is kept.
   const Tensor frozen = linear(x * 1.0, w, zeros({256}));
   CHECK_FALSE(frozen.requires_grad());
   CHECK(memory_stats().live_bytes - before.live_bytes <= 3 * 64 * 256 * 4 + 4 * 256 + 64);
@@ -163,7 +163,8 @@ TEST_CASE("two threads may not write one leaf's gradient at once, but may share 
   std::vector<std::thread> workers;
   std::vector<double> results(4);
   for (std::size_t i = 0; i < results.size(); ++i)
-    workers.emplace_back([&, i] { results[i] = grad(sum(w * w * static_cast<double>(i + 1)), {w})[0].to_vector<double>()[0]; });
+    workers.emplace_back(
+        [&, i] { results[i] = grad(sum(w * w * static_cast<double>(i + 1)), {w})[0].to_vector<double>()[0]; });
   for (auto& worker : workers) worker.join();
   CHECK(results == std::vector<double>{2, 4, 6, 8});
 }
@@ -177,8 +178,7 @@ std::int64_t resident_bytes() {
   return resident * 4096;
 }
 
-template <class Step>
-void deep_chain(const char* name, const Step& step, std::int64_t length, double bytes_a_node) {
+template <class Step> void deep_chain(const char* name, const Step& step, std::int64_t length, double bytes_a_node) {
   const Tensor x = scalar(0.5).set_requires_grad();
   const std::int64_t before = resident_bytes();
   Tensor y = x;
@@ -196,9 +196,12 @@ void deep_chain(const char* name, const Step& step, std::int64_t length, double 
 
 TEST_CASE("a chain of a million nodes needs no stack and 400 bytes a node", "[engine][deep]") {
   // This process's stack is limited from outside by the test entry house/deep_graph (ulimit -s 1024).
-  deep_chain("mul", [](const Tensor& t) { return t * 1.0000001; }, 1'000'000, 400);
-  deep_chain("tanh", [](const Tensor& t) { return tanh(t); }, 1'000'000, 400);
-  deep_chain("view", [](const Tensor& t) { return reshape(t, t.rank() ? Shape{} : Shape{1}); }, 1'000'000, 400);
+  deep_chain(
+      "mul", [](const Tensor& t) { return t * 1.0000001; }, 1'000'000, 400);
+  deep_chain(
+      "tanh", [](const Tensor& t) { return tanh(t); }, 1'000'000, 400);
+  deep_chain(
+      "view", [](const Tensor& t) { return reshape(t, t.rank() ? Shape{} : Shape{1}); }, 1'000'000, 400);
 }
 
 TEST_CASE("graph_to_dot shows operations, shapes and edges", "[engine][dot]") {

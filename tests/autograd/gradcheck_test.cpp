@@ -1,5 +1,5 @@
-// Every differentiable operation against finite differences: f64, full Jacobian, <= 1e-8, first and second order,
-// over shapes (scalar, zero-size, size-1 axes, odd lengths, longer than a block) and layouts.
+// Every differentiable operation against finite differences: f64, full Jacobian, <= 1e-8, first and second
+// order, over shapes (scalar, zero-size, size-1 axes, odd lengths, longer than a block) and layouts.
 #include <functional>
 #include <iostream>
 #include <map>
@@ -47,17 +47,38 @@ Domain domain_of(std::string_view op) {
 }
 
 using UnaryFunction = Tensor (*)(const Tensor&);
-const std::map<std::string_view, UnaryFunction> kUnary{
-    {"neg", neg},   {"abs", abs},       {"sign", sign},           {"exp", exp},         {"expm1", expm1},
-    {"log", log},   {"log1p", log1p},   {"sqrt", sqrt},           {"rsqrt", rsqrt},     {"square", square},
-    {"sin", sin},   {"cos", cos},       {"reciprocal", reciprocal}, {"tanh", tanh},     {"sigmoid", sigmoid},
-    {"relu", relu}, {"gelu", gelu},     {"gelu_tanh", gelu_tanh}, {"silu", silu},       {"softplus", softplus},
-    {"erf", erf},   {"floor", floor}};
+const std::map<std::string_view, UnaryFunction> kUnary{{"neg", neg},
+                                                       {"abs", abs},
+                                                       {"sign", sign},
+                                                       {"exp", exp},
+                                                       {"expm1", expm1},
+                                                       {"log", log},
+                                                       {"log1p", log1p},
+                                                       {"sqrt", sqrt},
+                                                       {"rsqrt", rsqrt},
+                                                       {"square", square},
+                                                       {"sin", sin},
+                                                       {"cos", cos},
+                                                       {"reciprocal", reciprocal},
+                                                       {"tanh", tanh},
+                                                       {"sigmoid", sigmoid},
+                                                       {"relu", relu},
+                                                       {"gelu", gelu},
+                                                       {"gelu_tanh", gelu_tanh},
+                                                       {"silu", silu},
+                                                       {"softplus", softplus},
+                                                       {"erf", erf},
+                                                       {"floor", floor}};
 
 using BinaryFunction = Tensor (*)(const Tensor&, const Tensor&);
-const std::map<std::string_view, BinaryFunction> kBinary{
-    {"add", add}, {"sub", sub},         {"mul", mul},         {"div", div},
-    {"pow", static_cast<BinaryFunction>(pow)}, {"maximum", maximum}, {"minimum", minimum}, {"relu_grad", relu_grad}};
+const std::map<std::string_view, BinaryFunction> kBinary{{"add", add},
+                                                         {"sub", sub},
+                                                         {"mul", mul},
+                                                         {"div", div},
+                                                         {"pow", static_cast<BinaryFunction>(pow)},
+                                                         {"maximum", maximum},
+                                                         {"minimum", minimum},
+                                                         {"relu_grad", relu_grad}};
 
 }  // namespace
 
@@ -76,9 +97,9 @@ TEST_CASE("gradcheck: unary operations", "[gradcheck]") {
 }
 
 TEST_CASE("gradcheck: binary operations and broadcasting", "[gradcheck]") {
-  const std::vector<std::pair<Shape, Shape>> pairs{{{}, {}},        {{3}, {}},        {{}, {2, 2}},      {{2, 3}, {2, 3}},
-                                                   {{2, 3}, {3}},   {{2, 1}, {1, 3}}, {{4}, {3, 1}},     {{0, 2}, {2}},
-                                                   {{2, 3, 2}, {2, 1, 2}}, {{1}, {5}}};
+  const std::vector<std::pair<Shape, Shape>> pairs{
+      {{}, {}},         {{3}, {}},     {{}, {2, 2}},  {{2, 3}, {2, 3}},       {{2, 3}, {3}},
+      {{2, 1}, {1, 3}}, {{4}, {3, 1}}, {{0, 2}, {2}}, {{2, 3, 2}, {2, 1, 2}}, {{1}, {5}}};
   BinaryOps::for_each([&]<class Op>() {
     REQUIRE(kBinary.contains(Op::name));
     const BinaryFunction f = kBinary.at(Op::name);
@@ -91,8 +112,9 @@ TEST_CASE("gradcheck: binary operations and broadcasting", "[gradcheck]") {
         const Tensor y = Op::name == "relu_grad" ? spread_off(b, -1, 1, seed + 50, 1, 0.1)
                          : kinky                 ? spread_off(b, -1, 1, seed + 50, 0.2, 0.09) + 0.1
                                                  : spread(b, 0.7, 1.9, seed + 50);
-        verify(std::string(Op::name), test::name_of(layout), [f](const auto& v) { return f(v[0], v[1]); },
-               {test::in_layout(x, layout), test::in_layout(y, layout)}, Op::name != "relu_grad");
+        verify(
+            std::string(Op::name), test::name_of(layout), [f](const auto& v) { return f(v[0], v[1]); },
+            {test::in_layout(x, layout), test::in_layout(y, layout)}, Op::name != "relu_grad");
       }
   });
 }
@@ -101,11 +123,15 @@ TEST_CASE("gradcheck: one operand used twice, and operands expanded inside", "[g
   for (const auto& [name, f] : kBinary) {
     if (name == "maximum" || name == "minimum") continue;
     const BinaryFunction op = f;
-    verify("twice " + std::string(name), "", [op](const auto& v) { return op(v[0], v[0]); }, {spread({2, 3}, 0.6, 2, 3)},
-           name != "relu_grad");
-    verify("expanded " + std::string(name), "",
-           [op](const auto& v) { return op(expand(v[0], {3, 2, 2}), expand(v[1], {3, 2, 2})); },
-           {spread({2, 1}, 0.6, 2, 4), spread({3, 1, 2}, 0.6, 2, 5)}, name != "relu_grad");
+    verify(
+        "twice " + std::string(name), "", [op](const auto& v) { return op(v[0], v[0]); }, {spread({2, 3}, 0.6, 2, 3)},
+        name != "relu_grad");
+    verify(
+        "expanded " + std::string(name), "",
+        [op](const auto& v) {
+          return op(expand(v[0], {3, 2, 2}), expand(v[1], {3, 2, 2}));
+        },
+        {spread({2, 1}, 0.6, 2, 4), spread({3, 1, 2}, 0.6, 2, 5)}, name != "relu_grad");
   }
 }
 
@@ -132,8 +158,11 @@ TEST_CASE("gradcheck: reductions", "[gradcheck]") {
       {"max", [](const Tensor& x, const Axes& a, bool k) { return max(x, a, k); }},
       {"min", [](const Tensor& x, const Axes& a, bool k) { return min(x, a, k); }},
       {"var", [](const Tensor& x, const Axes& a, bool k) { return var(x, a, k, 0); }}};
-  const std::vector<std::pair<Shape, std::vector<Axes>>> cases{
-      {{5}, {{}, {0}}}, {{2, 3}, {{}, {0}, {1}, {0, 1}}}, {{2, 3, 2}, {{1}, {0, 2}, {-1}}}, {{3, 1}, {{1}, {0}}}, {{}, {{}}}};
+  const std::vector<std::pair<Shape, std::vector<Axes>>> cases{{{5}, {{}, {0}}},
+                                                               {{2, 3}, {{}, {0}, {1}, {0, 1}}},
+                                                               {{2, 3, 2}, {{1}, {0, 2}, {-1}}},
+                                                               {{3, 1}, {{1}, {0}}},
+                                                               {{}, {{}}}};
   for (const auto& [name, f] : reductions)
     for (const auto& [shape, axes_list] : cases)
       for (const Axes& axes : axes_list)
@@ -142,15 +171,19 @@ TEST_CASE("gradcheck: reductions", "[gradcheck]") {
             verify(name, test::name_of(layout), [&, f = f](const auto& v) { return f(v[0], axes, keepdim); },
                    {test::in_layout(spread(shape, 0.5, 2, 7), layout)});
   // Longer than a leaf of the summation tree, and more columns and rows than a block.
-  verify("sum", "long", [](const auto& v) { return sum(square(v[0])); }, {spread({1100}, -1, 1, 8)}, false);
-  verify("sum", "columns", [](const auto& v) { return sum(square(v[0]), {0}); }, {spread({3, 70}, -1, 1, 9)}, false);
-  verify("sum", "rows", [](const auto& v) { return sum(square(v[0]), {0}); }, {spread({150, 2}, -1, 1, 9)}, false);
+  verify(
+      "sum", "long", [](const auto& v) { return sum(square(v[0])); }, {spread({1100}, -1, 1, 8)}, false);
+  verify(
+      "sum", "columns", [](const auto& v) { return sum(square(v[0]), {0}); }, {spread({3, 70}, -1, 1, 9)}, false);
+  verify(
+      "sum", "rows", [](const auto& v) { return sum(square(v[0]), {0}); }, {spread({150, 2}, -1, 1, 9)}, false);
   // One zero and two zeros in a product.
   Tensor zeros_in = spread({3, 3}, 0.5, 2, 10).clone();
   zeros_in.mutable_data<double>()[1] = 0;
   zeros_in.mutable_data<double>()[6] = 0;
   zeros_in.mutable_data<double>()[8] = 0;
-  verify("prod", "zeros", [](const auto& v) { return prod(v[0], {1}); }, {zeros_in}, false);
+  verify(
+      "prod", "zeros", [](const auto& v) { return prod(v[0], {1}); }, {zeros_in}, false);
 }
 
 TEST_CASE("gradcheck: softmax, running sums, sorting", "[gradcheck]") {
@@ -159,20 +192,26 @@ TEST_CASE("gradcheck: softmax, running sums, sorting", "[gradcheck]") {
       for (Layout layout : {Layout::contiguous, Layout::transposed, Layout::strided}) {
         const bool large = count_elements("t", shape) > 100;
         const std::vector<Tensor> in{test::in_layout(spread(shape, -2, 2, 11), layout)};
-        verify("softmax", "", [&](const auto& v) { return softmax(v[0], axis); }, in, !large);
-        verify("log_softmax", "", [&](const auto& v) { return log_softmax(v[0], axis); }, in, !large);
-        verify("cumsum", "", [&](const auto& v) { return cumsum(v[0], axis); }, in, !large);
-        verify("sort", "", [&](const auto& v) { return sort(v[0], axis, axis % 2 == 0).values; }, in, false);
+        verify(
+            "softmax", "", [&](const auto& v) { return softmax(v[0], axis); }, in, !large);
+        verify(
+            "log_softmax", "", [&](const auto& v) { return log_softmax(v[0], axis); }, in, !large);
+        verify(
+            "cumsum", "", [&](const auto& v) { return cumsum(v[0], axis); }, in, !large);
+        verify(
+            "sort", "", [&](const auto& v) { return sort(v[0], axis, axis % 2 == 0).values; }, in, false);
         if (shape[static_cast<int>(axis)] == 0 || large) continue;
         for (bool keepdim : {false, true})
-          verify("logsumexp", "", [&](const auto& v) { return logsumexp(v[0], axis, keepdim); }, in);
-        verify("topk", "", [&](const auto& v) { return topk(v[0], 1, axis, axis % 2 == 0).values; }, in);
+          verify(
+              "logsumexp", "", [&](const auto& v) { return logsumexp(v[0], axis, keepdim); }, in);
+        verify(
+            "topk", "", [&](const auto& v) { return topk(v[0], 1, axis, axis % 2 == 0).values; }, in);
       }
 }
 
 TEST_CASE("gradcheck: products", "[gradcheck]") {
   const std::vector<std::pair<Shape, Shape>> pairs{
-      {{2, 3}, {3, 4}}, {{3}, {3}},          {{3}, {3, 2}},       {{2, 3}, {3}},      {{1, 3}, {3, 1}},
+      {{2, 3}, {3, 4}}, {{3}, {3}},          {{3}, {3, 2}},          {{2, 3}, {3}},       {{1, 3}, {3, 1}},
       {{0, 3}, {3, 2}}, {{2, 2, 3}, {3, 2}}, {{2, 2, 3}, {2, 3, 2}}, {{2, 3}, {2, 3, 2}}, {{2, 1, 2, 2}, {3, 2, 2}}};
   for (const auto& [a, b] : pairs)
     for (Layout layout : test::kLayouts)
@@ -185,7 +224,8 @@ TEST_CASE("gradcheck: products", "[gradcheck]") {
           std::vector<Tensor> in{test::in_layout(spread(x, -1, 1, 14), layout),
                                  test::in_layout(spread({4, 3}, -1, 1, 15), layout)};
           if (biased) in.push_back(spread({4}, 0.3, 0.5, 16));
-          verify("linear", "", [&](const auto& v) { return linear(v[0], v[1], biased ? v[2] : Tensor(), act); }, in);
+          verify(
+              "linear", "", [&](const auto& v) { return linear(v[0], v[1], biased ? v[2] : Tensor(), act); }, in);
         }
 }
 
@@ -195,8 +235,10 @@ TEST_CASE("gradcheck: fused rows", "[gradcheck]") {
       const std::int64_t n = shape.back();
       const std::vector<Tensor> in{test::in_layout(spread(shape, -1, 1, 17), layout), spread({n}, 0.5, 1.5, 18),
                                    spread({n}, -0.5, 0.5, 19)};
-      verify("layer_norm", "affine", [](const auto& v) { return layer_norm(v[0], v[1], v[2], 0.1); }, in, n < 20);
-      verify("layer_norm", "plain", [](const auto& v) { return layer_norm(v[0], {}, {}, 0.1); }, {in[0]}, n < 20);
+      verify(
+          "layer_norm", "affine", [](const auto& v) { return layer_norm(v[0], v[1], v[2], 0.1); }, in, n < 20);
+      verify(
+          "layer_norm", "plain", [](const auto& v) { return layer_norm(v[0], {}, {}, 0.1); }, {in[0]}, n < 20);
     }
   const Tensor target = tensor<std::int64_t>({2, 0, -100, 1});
   for (double smoothing : {0.0, 0.1, 1.0})
@@ -213,27 +255,46 @@ TEST_CASE("gradcheck: views", "[gradcheck]") {
   for (Layout layout : test::kLayouts) {
     const Tensor x = test::in_layout(spread({2, 3, 4}, -1, 1, 21), layout);
     const std::vector<std::pair<std::string, std::function<Tensor(const Tensor&)>>> views{
-        {"reshape", [](const Tensor& t) { return reshape(t, {4, -1}); }},
+        {"reshape",
+         [](const Tensor& t) {
+           return reshape(t, {4, -1});
+         }},
         {"flatten", [](const Tensor& t) { return flatten(t, 1); }},
         {"transpose", [](const Tensor& t) { return transpose(t, 0, 2); }},
-        {"permute", [](const Tensor& t) { return permute(t, {2, 0, 1}); }},
+        {"permute",
+         [](const Tensor& t) {
+           return permute(t, {2, 0, 1});
+         }},
         {"slice", [](const Tensor& t) { return slice(t, 1, 1, 3); }},
         {"slice step", [](const Tensor& t) { return slice(t, 2, 1, 4, 2); }},
         {"slice empty", [](const Tensor& t) { return slice(t, 2, 2, 2); }},
         {"select", [](const Tensor& t) { return select(t, 1, -1); }},
         {"unsqueeze", [](const Tensor& t) { return unsqueeze(t, 1); }},
         {"squeeze", [](const Tensor& t) { return squeeze(slice(t, 0, 1, 2), 0); }},
-        {"expand", [](const Tensor& t) { return expand(slice(t, 1, 0, 1), {2, 3, 4}); }},
+        {"expand",
+         [](const Tensor& t) {
+           return expand(slice(t, 1, 0, 1), {2, 3, 4});
+         }},
         {"contiguous", [](const Tensor& t) { return contiguous(transpose(t)); }},
-        {"sum_to", [](const Tensor& t) { return sum_to(t, {3, 1}); }}};
+        {"sum_to", [](const Tensor& t) {
+           return sum_to(t, {3, 1});
+         }}};
     for (const auto& [name, f] : views) {
-      verify(name, test::name_of(layout), [f = f](const auto& v) { return f(v[0]); }, {x}, false);
+      verify(
+          name, test::name_of(layout), [f = f](const auto& v) { return f(v[0]); }, {x}, false);
       verify(name, "squared", [f = f](const auto& v) { return square(f(v[0])) * 0.5; }, {x});
     }
     for (std::int64_t axis : {0, 1, -1}) {
-      verify("cat", "", [=](const auto& v) { return square(cat({v[0], v[1], v[0], v[1], v[0]}, axis)); },
+      verify("cat", "",
+             [=](const auto& v) {
+               return square(cat({v[0], v[1], v[0], v[1], v[0]}, axis));
+             },
              {slice(x, 1, 0, 2), slice(x, 1, 0, 2) * 0.5});
-      verify("stack", "", [=](const auto& v) { return square(stack({v[0], v[1]}, axis)); }, {select(x, 0, 0), select(x, 0, 1)});
+      verify("stack", "",
+             [=](const auto& v) {
+               return square(stack({v[0], v[1]}, axis));
+             },
+             {select(x, 0, 0), select(x, 0, 1)});
       verify("split", "", [=](const auto& v) { return square(split(v[0], 2, axis).back()); }, {x});
     }
   }

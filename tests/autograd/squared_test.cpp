@@ -49,7 +49,8 @@ void same_as_loop(const Losses& f, const Tensor& x, const std::vector<Tensor>& p
 }  // namespace
 
 TEST_CASE("squared gradients of a multi-layer perceptron", "[squared]") {
-  const Tensor w1 = leaf({5, 4}, -1, 1, 1), b1 = leaf({5}, -1, 1, 2), w2 = leaf({3, 5}, -1, 1, 3), b2 = leaf({3}, -1, 1, 4);
+  const Tensor w1 = leaf({5, 4}, -1, 1, 1), b1 = leaf({5}, -1, 1, 2), w2 = leaf({3, 5}, -1, 1, 3),
+               b2 = leaf({3}, -1, 1, 4);
   for (Activation act : {Activation::relu, Activation::tanh, Activation::gelu})
     for (std::int64_t batch : {1, 2, 7}) {
       const Tensor target = arange(batch);
@@ -62,7 +63,8 @@ TEST_CASE("squared gradients of a multi-layer perceptron", "[squared]") {
 }
 
 TEST_CASE("squared gradients of sequences: squares of sums, not sums of squares", "[squared]") {
-  const Tensor w = leaf({5, 4}, -1, 1, 1), b = leaf({5}, -1, 1, 2), gamma = leaf({5}, 0.5, 1.5, 3), beta = leaf({5}, -1, 1, 4);
+  const Tensor w = leaf({5, 4}, -1, 1, 1), b = leaf({5}, -1, 1, 2), gamma = leaf({5}, 0.5, 1.5, 3),
+               beta = leaf({5}, -1, 1, 4);
   const Losses f = [&](const Tensor& x) {
     return sum(square(layer_norm(tanh(linear(x, w, b)), gamma, beta)) * 0.3, {1, 2});
   };
@@ -71,10 +73,13 @@ TEST_CASE("squared gradients of sequences: squares of sums, not sums of squares"
 
 TEST_CASE("squared gradients of matmul, scale and shift", "[squared]") {
   const Tensor w = leaf({4, 3}, -1, 1, 1), scale = leaf({3}, 0.5, 1, 2), shift = leaf({1, 3}, -1, 1, 3);
-  same_as_loop([&](const Tensor& x) { return sum(square(matmul(x, w) * scale + shift), {1}); }, spread({5, 4}, -1, 1, 4),
-               {w, scale, shift});
-  same_as_loop([&](const Tensor& x) { return sum(square(matmul(x, w) / scale - shift), {1, 2}); },
-               spread({5, 2, 4}, -1, 1, 4), {w, scale, shift});
+  same_as_loop([&](const Tensor& x) { return sum(square(matmul(x, w) * scale + shift), {1}); },
+               spread({5, 4}, -1, 1, 4), {w, scale, shift});
+  same_as_loop(
+      [&](const Tensor& x) {
+        return sum(square(matmul(x, w) / scale - shift), {1, 2});
+      },
+      spread({5, 2, 4}, -1, 1, 4), {w, scale, shift});
 }
 
 TEST_CASE("squared gradients of an embedding add equal ids before squaring", "[squared]") {
@@ -101,7 +106,8 @@ TEST_CASE("a shared parameter's gradients are added before squaring", "[squared]
 }
 
 TEST_CASE("several seeds cost one weight product and equal several passes", "[squared]") {
-  const Tensor w1 = leaf({5, 4}, -1, 1, 1), b1 = leaf({5}, -1, 1, 2), w2 = leaf({3, 5}, -1, 1, 3), b2 = leaf({3}, -1, 1, 4);
+  const Tensor w1 = leaf({5, 4}, -1, 1, 1), b1 = leaf({5}, -1, 1, 2), w2 = leaf({3, 5}, -1, 1, 3),
+               b2 = leaf({3}, -1, 1, 4);
   const std::vector<Tensor> parameters{w1, b1, w2, b2};
   const Tensor x = spread({6, 4}, -1, 1, 5);
   const auto forward = [&] { return linear(linear(x, w1, b1, Activation::relu), w2, b2); };
@@ -144,15 +150,19 @@ TEST_CASE("what cannot be squared is refused by name", "[squared][misuse]") {
     return "nothing thrown";
   };
   // A parameter that passes through another operation first.
-  CHECK(message([&] { squared_gradients(sum(linear(x, transpose(w)), {1}), {w}); }).find("'permute' consumes parameter") !=
-        std::string::npos);
-  CHECK(message([&] { squared_gradients(sum(linear(x, square_w * 2.0), {1}), {square_w}); }).find("'mul' consumes parameter") !=
-        std::string::npos);
+  CHECK(message([&] {
+          squared_gradients(sum(linear(x, transpose(w)), {1}), {w});
+        }).find("'permute' consumes parameter") != std::string::npos);
+  CHECK(message([&] {
+          squared_gradients(sum(linear(x, square_w * 2.0), {1}), {square_w});
+        }).find("'mul' consumes parameter") != std::string::npos);
   // The batch folded away.
   const Tensor seq = spread({2, 5, 4}, -1, 1, 4);
   CHECK(message([&] {
           squared_gradients(sum(reshape(matmul(reshape(seq, {10, 4}), w), {2, 15}), {1}), {w});
         }).find("expected the batch of 2 on axis 0") != std::string::npos);
-  CHECK(message([&] { squared_gradients(sum(matmul(x, w)), {w}); }).find("one unreduced loss a sample") != std::string::npos);
-  CHECK(message([&] { squared_gradients(sum(x, {1}), {w}); }).find("not computed from any parameter") != std::string::npos);
+  CHECK(message([&] { squared_gradients(sum(matmul(x, w)), {w}); }).find("one unreduced loss a sample") !=
+        std::string::npos);
+  CHECK(message([&] { squared_gradients(sum(x, {1}), {w}); }).find("not computed from any parameter") !=
+        std::string::npos);
 }

@@ -156,31 +156,24 @@ TEST_CASE("Corrupt compressed IDX files are refused by name, offset, found and e
       {"cut inside the stream", packed.substr(0, packed.size() - 12), {"truncated", "expected more"}},
       {"cut before the checksum", packed.substr(0, checksum), {"truncated"}},
       {"cut inside the length", packed.substr(0, packed.size() - 1), {"truncated"}},
-      {"wrong checksum",
-       changed(packed, checksum, packed[checksum] ^ 1),
-       {"damaged", "incorrect data check"}},
+      {"wrong checksum", changed(packed, checksum, packed[checksum] ^ 1), {"damaged", "incorrect data check"}},
       {"wrong length", changed(packed, checksum + 4, 99), {"damaged", "incorrect length check"}},
       {"unknown compression method", changed(packed, 2, 7), {"damaged", "unknown compression method"}},
       {"bytes after the stream", packed + "xyz", {"found 3 bytes after the gzip stream"}},
       {"a second stream", packed + packed, {"after the gzip stream, expected none"}},
       {"empty contents", gzip(""), {"byte 0", "magic number", "found 0 bytes"}},
       {"wrong magic inside", gzip(changed(good, 3, 7)), {"byte 3", "rank 7"}},
-      {"fewer data than claimed",
-       gzip(good.substr(0, 15)),
-       {"byte 15", "truncated", "found 3 bytes, expected 6"}},
+      {"fewer data than claimed", gzip(good.substr(0, 15)), {"byte 15", "truncated", "found 3 bytes, expected 6"}},
       {"more data than claimed", gzip(good + "x"), {"byte 18", "after the data"}},
       {"a bomb behind a small claim", gzip(good + Bytes(10'000'000, 'x')), {"byte 18", "after the data"}},
-      {"a claim over zlib's ratio",
-       gzip(header({60000, 1000, 1000})),
-       {"needs 60000000000 bytes", "compressed"}},
+      {"a claim over zlib's ratio", gzip(header({60000, 1000, 1000})), {"needs 60000000000 bytes", "compressed"}},
       {"compressed twice", gzip(packed), {"byte 0", "expected two zero bytes"}},
   });
 }
 
 TEST_CASE("Files that cannot be read are refused by name") {
   const Scratch scratch;
-  CHECK(message_of([&] { data::read_idx(scratch.path() / "none"); }).find("none: no such file") !=
-        std::string::npos);
+  CHECK(message_of([&] { data::read_idx(scratch.path() / "none"); }).find("none: no such file") != std::string::npos);
   CHECK(message_of([&] { data::read_idx(scratch.path()); }).find("not a regular file") != std::string::npos);
 }
 
@@ -218,9 +211,8 @@ TEST_CASE("Data sets are looked for in STET_DATA_DIR, the user's folder, then th
   const test::Environment own("STET_DATA_DIR", (scratch.path() / "own").string());
   const test::Environment xdg("XDG_DATA_HOME", (scratch.path() / "xdg").string());
   const std::string message = message_of([] { data::find_dataset("no-such-set"); });
-  CHECK(message == "[find_dataset] no data set 'no-such-set' in " +
-                       (scratch.path() / "own/no-such-set").string() + ", " +
-                       (scratch.path() / "xdg/stet/datasets/no-such-set").string() +
+  CHECK(message == "[find_dataset] no data set 'no-such-set' in " + (scratch.path() / "own/no-such-set").string() +
+                       ", " + (scratch.path() / "xdg/stet/datasets/no-such-set").string() +
                        ", /usr/share/datasets/no-such-set: set STET_DATA_DIR to the folder that contains it");
 
   const fs::path second = scratch.write("xdg/stet/datasets/mine/train-images-idx3-ubyte", "x").parent_path();
@@ -241,6 +233,5 @@ TEST_CASE("Fashion-MNIST is found and has its published sizes") {
   const auto test = data::load_images("fashion-mnist", data::Split::test);
   CHECK((train.count == 60000 && train.height == 28 && train.width == 28));
   CHECK(test.count == 10000);
-  for (int label = 0; label < 10; ++label)
-    CHECK(std::count(train.labels.begin(), train.labels.end(), label) == 6000);
+  for (int label = 0; label < 10; ++label) CHECK(std::count(train.labels.begin(), train.labels.end(), label) == 6000);
 }

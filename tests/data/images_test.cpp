@@ -11,12 +11,7 @@ using namespace stet;
 namespace {
 
 data::ImageSet small_set() {
-  return {.count = 3,
-          .height = 1,
-          .width = 2,
-          .classes = 10,
-          .images = {0, 255, 51, 102, 1, 254},
-          .labels = {7, 0, 9}};
+  return {.count = 3, .height = 1, .width = 2, .classes = 10, .images = {0, 255, 51, 102, 1, 254}, .labels = {7, 0, 9}};
 }
 
 }  // namespace

@@ -80,8 +80,7 @@ std::vector<Include> includes_of(const fs::path& root, const fs::path& file) {
     if (text.empty()) continue;
     const std::string name = text.substr(1, text.size() - 2);
     fs::path target;
-    if (name.starts_with("stet/"))
-      target = name.substr(5);
+    if (name.starts_with("stet/")) target = name.substr(5);
     else if (text.front() == '"')
       for (const auto& base : {file.parent_path(), root / "tests"})
         if (target.empty() && fs::exists(base / name)) target = fs::relative(base / name, root);
@@ -104,8 +103,7 @@ std::vector<std::string> bad_arrows(const fs::path& root) {
       if (include.target.empty()) continue;
       const std::string to = folder_of(include.target);
       if (to != from && !kAllowed.at(from).contains(to))
-        bad.push_back(relative.string() + " includes " + include.target.string() + ": " + from +
-                      " may not use " + to);
+        bad.push_back(relative.string() + " includes " + include.target.string() + ": " + from + " may not use " + to);
     }
   }
   return bad;

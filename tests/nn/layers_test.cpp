@@ -107,8 +107,7 @@ TEST_CASE("Initialisers have their bounds and deviations") {
                 1 / std::sqrt(300.0));
   check_uniform(xavier_uniform(2), 2 * std::sqrt(6.0 / 500));
   check_uniform(kaiming_uniform(), std::sqrt(6.0 / 300));
-  check_uniform(kaiming_uniform({.fan = Fan::out, .nonlinearity = Nonlinearity::linear}),
-                std::sqrt(3.0 / 200));
+  check_uniform(kaiming_uniform({.fan = Fan::out, .nonlinearity = Nonlinearity::linear}), std::sqrt(3.0 / 200));
   const auto check_normal = [&](const Initializer& initializer, double wanted) {
     const Tensor x = make(initializer, shape);
     CHECK(deviation(x) == Approx(wanted).epsilon(0.01));
@@ -207,8 +206,8 @@ TEST_CASE("Mlp") {
   const nn::Mlp model({8, 16, 16, 3}, {.activation = Activation::tanh});
   std::vector<std::string> names;
   for (const nn::Parameter* p : model.parameters()) names.push_back(p->path());
-  CHECK(names == std::vector<std::string>{"fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias", "fc3.weight",
-                                          "fc3.bias"});
+  CHECK(names ==
+        std::vector<std::string>{"fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias", "fc3.weight", "fc3.bias"});
   CHECK(model.size() == 3);
   const Tensor x = randn({5, 8});
   const Tensor by_hand = model.layer(2)(tanh(model.layer(1)(tanh(model.layer(0)(x)))));

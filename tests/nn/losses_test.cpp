@@ -25,10 +25,8 @@ bool is_nan(const Tensor& x) { return std::isnan(x.item()); }
 TEST_CASE("Cross-entropy of a closed form") {
   const Tensor logits = zeros({3, 4}, f64);
   CHECK(nn::cross_entropy(logits, targets({0, 1, 3})).item() == Approx(std::log(4)));
-  CHECK(nn::cross_entropy(logits, targets({0, 1, 3}), {.label_smoothing = 0.3}).item() ==
-        Approx(std::log(4)));
-  CHECK(nn::cross_entropy(logits, targets({0, 1, 3}), {.reduction = Reduction::sum}).item() ==
-        Approx(3 * std::log(4)));
+  CHECK(nn::cross_entropy(logits, targets({0, 1, 3}), {.label_smoothing = 0.3}).item() == Approx(std::log(4)));
+  CHECK(nn::cross_entropy(logits, targets({0, 1, 3}), {.reduction = Reduction::sum}).item() == Approx(3 * std::log(4)));
   CHECK(nn::cross_entropy(logits, targets({0, 1, 3}), {.reduction = Reduction::none}).shape() == Shape{3});
   CHECK(nn::cross_entropy(logits, targets({0, 1, 3}), {.reduction = Reduction::batch_mean}).item() ==
         Approx(std::log(4)));
@@ -68,13 +66,11 @@ TEST_CASE("Losses of closed forms") {
 TEST_CASE("Losses survive extreme inputs") {
   CHECK(nn::cross_entropy(tensor({{1e4f, -1e4f}}), targets({0})).item() == 0);
   CHECK(nn::cross_entropy(tensor({{1e4f, -1e4f}}), targets({1})).item() == Approx(2e4));
-  CHECK(nn::bce_with_logits(tensor({-80.0f}), tensor({0.0f})).item() ==
-        Approx(std::exp(-80.0)).epsilon(1e-5));
+  CHECK(nn::bce_with_logits(tensor({-80.0f}), tensor({0.0f})).item() == Approx(std::exp(-80.0)).epsilon(1e-5));
   CHECK(nn::bce_with_logits(tensor({80.0f}), tensor({1.0f})).item() == Approx(std::exp(-80.0)).epsilon(1e-5));
   CHECK(nn::bce_with_logits(tensor({1e30f}), tensor({0.0f})).item() == Approx(1e30));
   CHECK(nn::huber(tensor({1e30f}), tensor({0.0f})).item() == Approx(1e30));
-  CHECK(nn::kl_div(tensor({-1.0f, -2.0f}), tensor({0.0f, 1.0f}), {.reduction = Reduction::sum}).item() ==
-        Approx(2));
+  CHECK(nn::kl_div(tensor({-1.0f, -2.0f}), tensor({0.0f, 1.0f}), {.reduction = Reduction::sum}).item() == Approx(2));
   CHECK(is_nan(nn::kl_div(tensor({-1.0f}), tensor({-0.5f}))));
 }
 
@@ -91,8 +87,7 @@ TEST_CASE("Reductions agree with each other") {
   agree([&](Reduction r) { return nn::huber(x, t, {.reduction = r}); });
   agree([&](Reduction r) { return nn::bce_with_logits(x, t, {.reduction = r}); });
   agree([&](Reduction r) { return nn::kl_div(x, t, {.reduction = r}); });
-  CHECK_THAT(message_of([] { nn::mse(scalar(1), scalar(1), Reduction::batch_mean); }),
-             Contains("[mse] batch_mean"));
+  CHECK_THAT(message_of([] { nn::mse(scalar(1), scalar(1), Reduction::batch_mean); }), Contains("[mse] batch_mean"));
 }
 
 TEST_CASE("Gradients of the losses") {
@@ -104,11 +99,7 @@ TEST_CASE("Gradients of the losses") {
   using Inputs = const std::vector<Tensor>&;
   right([](Inputs in) { return nn::mse(in[0], in[1]); }, {x, t});
   right([](Inputs in) { return nn::huber(in[0], in[1], {.delta = 0.7}); }, {x, t});
-  right(
-      [](Inputs in) {
-        return nn::bce_with_logits(in[0], in[1], {.pos_weight = tensor({0.5, 2.0, 1.0})});
-      },
-      {x, t});
+  right([](Inputs in) { return nn::bce_with_logits(in[0], in[1], {.pos_weight = tensor({0.5, 2.0, 1.0})}); }, {x, t});
   right([](Inputs in) { return nn::kl_div(in[0], in[1]); }, {x, t});
   right([](Inputs in) { return nn::kl_div(in[0], in[1], {.log_target = true}); }, {x, t});
   right(
@@ -123,10 +114,7 @@ TEST_CASE("Losses name what does not fit") {
   const Tensor x = ones({4, 3});
   CHECK_THAT(message_of([&] { nn::mse(x, ones({4})); }),
              Contains("[mse] input (4, 3) and target (4,) must have the same shape"));
-  CHECK_THAT(message_of([&] {
-               nn::huber(x, ones({4, 1}));
-             }),
-             Contains("[huber] input (4, 3) and target (4, 1)"));
+  CHECK_THAT(message_of([&] { nn::huber(x, ones({4, 1})); }), Contains("[huber] input (4, 3) and target (4, 1)"));
   CHECK_THAT(message_of([&] { nn::huber(x, x, {.delta = 0}); }), Contains("delta 0 must be positive"));
   CHECK_THAT(message_of([&] { nn::bce_with_logits(x, ones({3})); }), Contains("[bce_with_logits]"));
   CHECK_THAT(message_of([&] { nn::bce_with_logits(x, x, {.pos_weight = ones({4})}); }), Contains("(4,)"));
@@ -144,8 +132,7 @@ TEST_CASE("Losses name what does not fit") {
                nn::cross_entropy(x, targets({0, 1, 3, 0}));
              }),
              Contains("target 3 at position 2 is out of range for 3 classes"));
-  CHECK_THAT(message_of([&] { nn::cross_entropy(x, ones({4})); }),
-             Contains("target holds f32, expected i64"));
+  CHECK_THAT(message_of([&] { nn::cross_entropy(x, ones({4})); }), Contains("target holds f32, expected i64"));
   CHECK_THAT(message_of([&] {
                nn::cross_entropy(x, targets({0, 1, 2, 0}), {.weight = ones({2})});
              }),

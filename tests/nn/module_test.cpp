@@ -46,14 +46,13 @@ Names trainable_of(const nn::Module& module) {
 TEST_CASE("Parameters are named by their path, in order of construction") {
   const Deep model;
   CHECK(names_of(model) == Names{"first.norm.weight", "first.norm.bias", "first.fc.weight", "first.fc.bias",
-                                 "second.norm.weight", "second.norm.bias", "second.fc.weight",
-                                 "second.fc.bias", "head.weight"});
+                                 "second.norm.weight", "second.norm.bias", "second.fc.weight", "second.fc.bias",
+                                 "head.weight"});
   CHECK(model.first.fc.path() == "first.fc");
   CHECK(model.buffers().size() == 2);
   CHECK(model.buffers()[1]->path() == "second.drop.generator");
   CHECK(&model.parameter("second.fc.bias") == &*model.second.fc.bias);
-  CHECK(&model.second.parameter("fc.bias") ==
-        &*model.second.fc.bias);  // relative to the module that is asked
+  CHECK(&model.second.parameter("fc.bias") == &*model.second.fc.bias);  // relative to the module that is asked
   CHECK(model.count() == 2 * (4 + 4 + 16 + 4) + 8);
   CHECK_THAT(message_of([&] { model.parameter("head.bias"); }),
              Contains("no parameter 'head.bias'; known: first.norm.weight, "));
@@ -92,8 +91,7 @@ TEST_CASE("A child that outlives its parent becomes a root") {
 
 TEST_CASE("Names must be usable in a path and taken once") {
   Backbone model;
-  CHECK_THAT(message_of([&] { nn::Linear(&model, "fc1", 2, 2); }),
-             Contains("'' already has a part named 'fc1'"));
+  CHECK_THAT(message_of([&] { nn::Linear(&model, "fc1", 2, 2); }), Contains("'' already has a part named 'fc1'"));
   CHECK_THAT(message_of([&] { nn::Linear(&model, "a.b", 2, 2); }),
              Contains("module name 'a.b': expected a name without dots"));
   CHECK_THAT(message_of([&] { nn::Linear(&model, "", 2, 2); }), Contains("module name ''"));
@@ -116,10 +114,8 @@ TEST_CASE("Freezing by glob") {
   CHECK_FALSE(model.second.fc.weight.trainable());
   CHECK(model.freeze() == 9);
   CHECK(model.trainable_parameters().empty());
-  CHECK_THAT(message_of([&] { model.freeze("frist.*"); }),
-             Contains("[freeze] no parameter matches 'frist.*'"));
-  CHECK_THAT(message_of([&] { model.unfreeze("first"); }),
-             Contains("[unfreeze] no parameter matches 'first'"));
+  CHECK_THAT(message_of([&] { model.freeze("frist.*"); }), Contains("[freeze] no parameter matches 'frist.*'"));
+  CHECK_THAT(message_of([&] { model.unfreeze("first"); }), Contains("[unfreeze] no parameter matches 'first'"));
 }
 
 TEST_CASE("Globs") {
@@ -244,8 +240,7 @@ TEST_CASE("Setting a parameter checks its shape and is seen by graphs that saved
 TEST_CASE("A parameter owns its memory") {
   nn::Module root;
   const Tensor initial = ones({2, 3});
-  const nn::Parameter a(&root, "a", initial), b(&root, "b", transpose(initial)),
-      c(&root, "c", expand(ones({1}), {4}));
+  const nn::Parameter a(&root, "a", initial), b(&root, "b", transpose(initial)), c(&root, "c", expand(ones({1}), {4}));
   const NoGrad no_grad;
   initial.fill_(5);
   CHECK(same(a, ones({2, 3})));

@@ -124,8 +124,7 @@ Computed layer_case(const GoldenCase& c) {
   if (c.operation == "mlp") return mlp_case(c);
   const auto axis = c.at("options").numel() ? static_cast<std::int64_t>(c.option(0)) : 0;
   if (c.operation == "softmax") return of_function(c, [&](const Tensor& x) { return softmax(x, axis); });
-  if (c.operation == "log_softmax")
-    return of_function(c, [&](const Tensor& x) { return log_softmax(x, axis); });
+  if (c.operation == "log_softmax") return of_function(c, [&](const Tensor& x) { return log_softmax(x, axis); });
   if (c.operation == "logsumexp") return of_function(c, [&](const Tensor& x) { return logsumexp(x, axis); });
   return of_function(c, kFunctions.at(c.operation));
 }

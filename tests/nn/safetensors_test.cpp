@@ -88,8 +88,7 @@ std::vector<Corrupt> corrupt_lengths_and_json() {
       {"length 0", file_of(""), "found a header length of 0 at byte 0, expected 2 to 100000000"},
       {"length over the cap", capped, "found a header length of 100000001 at byte 0"},
       {"length that wraps", huge, "found a header length of 18446744073709551615 at byte 0"},
-      {"length past the end", file_of("{" + kX + "}").substr(0, 40),
-       "expected at most 32, where the file ends"},
+      {"length past the end", file_of("{" + kX + "}").substr(0, 40), "expected at most 32, where the file ends"},
       {"not JSON", file_of("hello, world"), "the header at byte 8: found \"h\", expected '{'"},
       {"leading space", file_of(" {" + kX + "}", 8), "found \" \", expected '{'"},
       {"byte order mark", file_of("\xef\xbb\xbf{" + kX + "}", 8), "expected '{'"},
@@ -103,8 +102,7 @@ std::vector<Corrupt> corrupt_lengths_and_json() {
       {"surrogate half", file_of(named("\\ud800"), 8), "the header is not JSON at byte"},
       {"comment", file_of("{/**/" + kX + "}", 8), "the header is not JSON at byte 9"},
       {"trailing comma", file_of("{" + kX + ",}", 8), "the header is not JSON at byte"},
-      {"number as big as infinity",
-       file_of(with_x(R"({"dtype":"F32","shape":[1e999],"data_offsets":[0,8]})"), 8),
+      {"number as big as infinity", file_of(with_x(R"({"dtype":"F32","shape":[1e999],"data_offsets":[0,8]})"), 8),
        "the header is not JSON at byte"},
       {"deep nesting", file_of(with_x(std::string(50'000, '[') + std::string(50'000, ']'))),
        "found an array, expected an object"},
@@ -115,23 +113,18 @@ std::vector<Corrupt> corrupt_lengths_and_json() {
 std::vector<Corrupt> corrupt_entries() {
   return {
       {"duplicate tensor", file_of("{" + kX + "," + kX + "}", 8), "\"x\" near byte 65: found the name twice"},
-      {"duplicate by escape",
-       file_of("{" + kX + R"(,"\u0078":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", 8),
+      {"duplicate by escape", file_of("{" + kX + R"(,"\u0078":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", 8),
        "found the name twice"},
-      {"duplicate dtype",
-       file_of(with_x(R"({"dtype":"F32","dtype":"F32","shape":[2],"data_offsets":[0,8]})"), 8),
+      {"duplicate dtype", file_of(with_x(R"({"dtype":"F32","dtype":"F32","shape":[2],"data_offsets":[0,8]})"), 8),
        "found the key \"dtype\" twice"},
-      {"duplicate shape",
-       file_of(with_x(R"({"dtype":"F32","shape":[2],"shape":[2],"data_offsets":[0,8]})"), 8),
+      {"duplicate shape", file_of(with_x(R"({"dtype":"F32","shape":[2],"shape":[2],"data_offsets":[0,8]})"), 8),
        "found the key \"shape\" twice"},
       {"duplicate metadata", file_of(R"({"__metadata__":{"a":"1","a":"2"}})"), "found the key \"a\" twice"},
       {"two metadata", file_of(R"({"__metadata__":{},"__metadata__":{}})"), "\"__metadata__\" near byte"},
-      {"metadata number", file_of(R"({"__metadata__":{"epoch":3}})"),
-       "found the number 3, expected a string"},
+      {"metadata number", file_of(R"({"__metadata__":{"epoch":3}})"), "found the number 3, expected a string"},
       {"metadata null", file_of(R"({"__metadata__":{"epoch":null}})"), "found null, expected a string"},
       {"metadata string", file_of(R"({"__metadata__":"x"})"), "found the string \"x\", expected an object"},
-      {"tensor is a number", file_of(with_x("7")),
-       "\"x\" near byte 15: found the number 7, expected an object"},
+      {"tensor is a number", file_of(with_x("7")), "\"x\" near byte 15: found the number 7, expected an object"},
       {"tensor is true", file_of(with_x("true")), "found true, expected an object"},
       {"missing dtype", file_of(with_x(R"({"shape":[2],"data_offsets":[0,8]})"), 8),
        "\"x\" near byte 47: found no dtype"},
@@ -153,19 +146,14 @@ std::vector<Corrupt> corrupt_entries() {
        "found an array, expected a plain"},
       {"negative size", file_of(with_x(R"({"dtype":"F32","shape":[-2],"data_offsets":[0,8]})"), 8),
        "found the number -2, expected a plain"},
-      {"minus zero", file_of(with_x(R"({"dtype":"F32","shape":[-0],"data_offsets":[0,0]})")),
-       "found the number -0"},
-      {"fraction", file_of(with_x(R"({"dtype":"F32","shape":[2.0],"data_offsets":[0,8]})"), 8),
-       "found the number 2.0"},
-      {"exponent", file_of(with_x(R"({"dtype":"F32","shape":[2e0],"data_offsets":[0,8]})"), 8),
-       "found the number 2e0"},
+      {"minus zero", file_of(with_x(R"({"dtype":"F32","shape":[-0],"data_offsets":[0,0]})")), "found the number -0"},
+      {"fraction", file_of(with_x(R"({"dtype":"F32","shape":[2.0],"data_offsets":[0,8]})"), 8), "found the number 2.0"},
+      {"exponent", file_of(with_x(R"({"dtype":"F32","shape":[2e0],"data_offsets":[0,8]})"), 8), "found the number 2e0"},
       {"leading zero", file_of(with_x(R"({"dtype":"F32","shape":[02],"data_offsets":[0,8]})"), 8),
        "the header is not JSON"},
-      {"size over 2^63",
-       file_of(with_x(R"({"dtype":"F32","shape":[9223372036854775808],"data_offsets":[0,8]})"), 8),
+      {"size over 2^63", file_of(with_x(R"({"dtype":"F32","shape":[9223372036854775808],"data_offsets":[0,8]})"), 8),
        "found the number 9223372036854775808, expected at most 2^63 - 1"},
-      {"offset over 2^64",
-       file_of(with_x(R"({"dtype":"F32","shape":[2],"data_offsets":[0,18446744073709551624]})"), 8),
+      {"offset over 2^64", file_of(with_x(R"({"dtype":"F32","shape":[2],"data_offsets":[0,18446744073709551624]})"), 8),
        "found the number 18446744073709551624"},
       {"rank 9", file_of(with_x(R"({"dtype":"F32","shape":[1,1,1,1,1,1,1,1,2],"data_offsets":[0,8]})"), 8),
        "found more than 8 dimensions"},
@@ -201,18 +189,14 @@ std::vector<Corrupt> corrupt_layouts() {
   three_bools.back() = '\2';
   return {
       {"end before begin", file_of(x("2", "8,0"), 8), "found data_offsets [8, 0], expected begin <= end"},
-      {"data past the end", file_of(x("2", "0,8"), 7),
-       "found data up to byte 8 of the data, expected at most 7"},
-      {"size does not match", file_of(x("3", "0,8"), 8),
-       "\"x\" at byte 62: found 8 bytes, expected 12 for F32 (3,)"},
-      {"count wraps to a fit", file_of(x("4611686018427387904,4,2", "0,8"), 8),
-       "expected a size below 2^63 bytes"},
+      {"data past the end", file_of(x("2", "0,8"), 7), "found data up to byte 8 of the data, expected at most 7"},
+      {"size does not match", file_of(x("3", "0,8"), 8), "\"x\" at byte 62: found 8 bytes, expected 12 for F32 (3,)"},
+      {"count wraps to a fit", file_of(x("4611686018427387904,4,2", "0,8"), 8), "expected a size below 2^63 bytes"},
       {"bytes wrap", file_of(x("4611686018427387904", "0,0")),
        "found shape (4611686018427387904,), expected a size below 2^63 bytes"},
       {"strides wrap", file_of(x("0,4611686018427387904,4611686018427387904", "0,0")),
        "expected a size below 2^63 bytes"},
-      {"terabytes claimed", file_of(x("274877906944", "0,1099511627776"), 8),
-       "found data up to byte 1099511627776"},
+      {"terabytes claimed", file_of(x("274877906944", "0,1099511627776"), 8), "found data up to byte 1099511627776"},
       {"hole at the start", file_of(x("1", "4,8"), 8), "found a hole of 4 bytes before it"},
       {"hole between", file_of(two("0,8", "12,20"), 20),
        "\"y\" at byte 129: found a hole of 4 bytes before it, expected data from byte 125"},
@@ -261,8 +245,7 @@ TEST_CASE("Special values and strided tensors are written as they are") {
 TEST_CASE("The layout of a file is canonical") {
   const Scratch scratch;
   const fs::path path = scratch.path() / "x";
-  nn::save_safetensors(path, {{"a", cast(ones({3}), u8)}, {"b", ones({2})}, {"c", ones({1}, f64)}},
-                       {{"k", "v"}});
+  nn::save_safetensors(path, {{"a", cast(ones({3}), u8)}, {"b", ones({2})}, {"c", ones({1}, f64)}}, {{"k", "v"}});
   CHECK(
       header_of(path) ==
       R"({"__metadata__":{"k":"v"},"c":{"dtype":"F64","shape":[1],"data_offsets":[0,8]},)"
@@ -275,10 +258,10 @@ TEST_CASE("The layout of a file is canonical") {
 
 TEST_CASE("Files of other writers: any order of tensors and keys, space in the header") {
   const Scratch scratch;
-  const auto path = scratch.write(
-      "x", file_of(R"({ "b" : {"data_offsets":[8,12],"shape":[1],"dtype":"F32"}, "__metadata__":{},
+  const auto path =
+      scratch.write("x", file_of(R"({ "b" : {"data_offsets":[8,12],"shape":[1],"dtype":"F32"}, "__metadata__":{},
     "a":{"shape":[],"dtype":"F64","data_offsets":[0,8]}, "none":{"dtype":"U8","shape":[0,5],"data_offsets":[8,8]} }    )",
-                   12));
+                                 12));
   const nn::State state = nn::load_safetensors(path);
   CHECK(state.size() == 3);
   CHECK(state.at("a").rank() == 0);
@@ -317,8 +300,7 @@ TEST_CASE("Every truncation and every added byte of a file is refused") {
   REQUIRE(whole.size() > 2000);
   int refused = 0;
   for (std::size_t n = 0; n < whole.size(); ++n)
-    if (message_of([&] { nn::load_safetensors(scratch.write("part", whole.substr(0, n))); }) != "no error")
-      ++refused;
+    if (message_of([&] { nn::load_safetensors(scratch.write("part", whole.substr(0, n))); }) != "no error") ++refused;
   CHECK(refused == static_cast<int>(whole.size()));
   CHECK_THAT(message_of([&] { nn::load_safetensors(scratch.write("more", whole + "x")); }),
              Contains("after the last tensor"));
@@ -326,8 +308,7 @@ TEST_CASE("Every truncation and every added byte of a file is refused") {
 
 TEST_CASE("Flipping any bit of the header gives an Error or a readable file, never a crash") {
   const Scratch scratch;
-  nn::save_safetensors(scratch.path() / "whole", {{"a", ones({3})}, {"b.c/d", ones({2}, f64)}},
-                       {{"key", "value"}});
+  nn::save_safetensors(scratch.path() / "whole", {{"a", ones({3})}, {"b.c/d", ones({2}, f64)}}, {{"key", "value"}});
   const std::string whole = read_bytes(scratch.path() / "whole");
   const std::size_t end = 8 + header_of(scratch.path() / "whole").size();
   for (std::size_t bit = 0; bit < 8 * end; ++bit) {
@@ -349,9 +330,7 @@ TEST_CASE("What is not a file of tensors") {
 TEST_CASE("Saving refuses what could not be loaded") {
   const Scratch scratch;
   const fs::path path = scratch.path() / "x";
-  const auto save = [&](const nn::State& state) {
-    return message_of([&] { nn::save_safetensors(path, state); });
-  };
+  const auto save = [&](const nn::State& state) { return message_of([&] { nn::save_safetensors(path, state); }); };
   CHECK_THAT(save({{"", ones({1})}}),
              Contains("[save_safetensors] " + path.string() + ": a tensor's name \"\" is empty"));
   CHECK_THAT(save({{"/a", ones({1})}}), Contains("starts with '/'"));
@@ -383,16 +362,14 @@ TEST_CASE("A failed save leaves the old file and no temporary one") {
     setrlimit(RLIMIT_FSIZE, &small);
     const std::string message = message_of([&] { nn::save_safetensors(path, {{"a", ones({2000})}}); });
     setrlimit(RLIMIT_FSIZE, &old);
-    CHECK_THAT(message,
-               Contains(path.string() + ": writing: File too large (what stood there is unchanged)"));
+    CHECK_THAT(message, Contains(path.string() + ": writing: File too large (what stood there is unchanged)"));
     CHECK(unchanged());
   }
   std::signal(SIGXFSZ, handler);
 
   nn::save_safetensors(path, {{"a", ones({4})}});
   CHECK(nn::load_safetensors(path).at("a").shape() == Shape{4});
-  CHECK_THAT(message_of([&] { nn::save_safetensors(scratch.path(), {}); }),
-             Contains("renaming the new file to it"));
+  CHECK_THAT(message_of([&] { nn::save_safetensors(scratch.path(), {}); }), Contains("renaming the new file to it"));
   CHECK_THAT(message_of([&] { nn::save_safetensors(scratch.path() / "no" / "x", {}); }),
              Contains("creating a file beside it: No such file"));
   CHECK(entries_in(scratch.path()) == 1);
@@ -409,14 +386,13 @@ TEST_CASE("A model goes to a file and back") {
   CHECK(same(model(ones({1, 4})), other(ones({1, 4}))));
 
   nn::Mlp wider({4, 9, 2, 2});
-  CHECK(message_of([&] { nn::load(wider, path); }) ==
-        "[load] " + path.string() +
-            ": 5 names do not fit the model:\n"
-            "  mismatched: fc1.bias is (8,), the model has (9,)\n"
-            "  mismatched: fc1.weight is (8, 4), the model has (9, 4)\n"
-            "  mismatched: fc2.weight is (2, 8), the model has (2, 9)\n"
-            "  missing: fc3.bias (2,)\n"
-            "  missing: fc3.weight (2, 2)");
+  CHECK(message_of([&] { nn::load(wider, path); }) == "[load] " + path.string() +
+                                                          ": 5 names do not fit the model:\n"
+                                                          "  mismatched: fc1.bias is (8,), the model has (9,)\n"
+                                                          "  mismatched: fc1.weight is (8, 4), the model has (9, 4)\n"
+                                                          "  mismatched: fc2.weight is (2, 8), the model has (2, 9)\n"
+                                                          "  missing: fc3.bias (2,)\n"
+                                                          "  missing: fc3.weight (2, 2)");
   CHECK(nn::load(wider, path, false).size() == 5);
   CHECK(same(*wider.layer(1).bias, *model.layer(1).bias));
 }

@@ -130,8 +130,7 @@ Changes changes(const nn::State& before, const nn::State& after, const std::map<
 std::int64_t count_allowed(const nn::State& state, const std::map<std::string, Mask>& kept) {
   std::int64_t n = 0;
   for (const auto& [name, value] : state)
-    if (const auto mask = kept.find(name.substr(0, name.find('/'))); mask != kept.end())
-      n += mask->second.count();
+    if (const auto mask = kept.find(name.substr(0, name.find('/'))); mask != kept.end()) n += mask->second.count();
   return n;
 }
 
@@ -186,8 +185,8 @@ TEST_CASE("Masked and frozen elements keep their bits after 10,000 steps of ever
       ++combinations;
     }
   CHECK(combinations == 63);
-  std::cout << "masks: 0 changed bits in " << combinations << " combinations x 5 masks and a frozen tensor, "
-            << kSteps << " steps each\n";
+  std::cout << "masks: 0 changed bits in " << combinations << " combinations x 5 masks and a frozen tensor, " << kSteps
+            << " steps each\n";
 }
 
 TEST_CASE("Masks and what they allow") {

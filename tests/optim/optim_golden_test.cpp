@@ -36,8 +36,7 @@ enum Option {
   cosine_last
 };
 
-std::unique_ptr<optim::Optimizer> make_optimizer(const GoldenCase& c,
-                                                 const std::vector<nn::Parameter*>& parameters) {
+std::unique_ptr<optim::Optimizer> make_optimizer(const GoldenCase& c, const std::vector<nn::Parameter*>& parameters) {
   const auto o = [&](Option i) { return c.option(i); };
   if (c.operation == "sgd")
     return std::make_unique<optim::Sgd>(parameters, optim::SgdOptions{.lr = o(lr),
@@ -46,12 +45,11 @@ std::unique_ptr<optim::Optimizer> make_optimizer(const GoldenCase& c,
                                                                       .weight_decay = o(weight_decay),
                                                                       .nesterov = o(nesterov) != 0});
   if (c.operation == "adagrad")
-    return std::make_unique<optim::Adagrad>(parameters,
-                                            optim::AdagradOptions{.lr = o(lr),
-                                                                  .lr_decay = o(lr_decay),
-                                                                  .weight_decay = o(weight_decay),
-                                                                  .initial_accumulator = o(initial),
-                                                                  .eps = o(eps)});
+    return std::make_unique<optim::Adagrad>(parameters, optim::AdagradOptions{.lr = o(lr),
+                                                                              .lr_decay = o(lr_decay),
+                                                                              .weight_decay = o(weight_decay),
+                                                                              .initial_accumulator = o(initial),
+                                                                              .eps = o(eps)});
   const optim::AdamOptions options{.lr = o(lr),
                                    .beta1 = o(beta1),
                                    .beta2 = o(beta2),
@@ -87,8 +85,7 @@ nn::State run(const GoldenCase& c, const nn::State& shared) {
   const NoGrad no_grad;
   for (int t = 0; t < kSteps; ++t) {
     for (nn::Parameter* p : model.parameters())
-      p->value().set_grad(shared.at("curvature/" + p->path()) *
-                              (p->value() - shared.at("centre/" + p->path())) +
+      p->value().set_grad(shared.at("curvature/" + p->path()) * (p->value() - shared.at("centre/" + p->path())) +
                           select(shared.at("noise/" + p->path()), 0, t));
     optimizer->step();
   }
@@ -120,8 +117,8 @@ TEST_CASE("100 steps of every optimizer equal PyTorch's") {
       ++rows;
     }
   }
-  std::cout << "optimizers.safetensors: " << rows << " rows in " << cases << " runs against PyTorch, worst "
-            << worst << "\n";
+  std::cout << "optimizers.safetensors: " << rows << " rows in " << cases << " runs against PyTorch, worst " << worst
+            << "\n";
   CHECK(worst <= kExpected);
   CHECK(cases == 74);
   CHECK(rows == 376);

@@ -33,16 +33,14 @@ struct Maker {
   std::function<std::unique_ptr<Optimizer>(const Parameters&)> make;
 };
 
-template <class Which, class Options>
-Maker maker(const std::string& name, Options options) {
+template <class Which, class Options> Maker maker(const std::string& name, Options options) {
   return {name, [=](const Parameters& p) { return std::make_unique<Which>(p, options); }};
 }
 
 std::vector<Maker> makers(double decay = 1e-2) {
   return {maker<Sgd>("sgd", SgdOptions{.lr = 0.05, .weight_decay = decay}),
           maker<Sgd>("momentum", SgdOptions{.lr = 0.02, .momentum = 0.9, .weight_decay = decay}),
-          maker<Sgd>("nesterov",
-                     SgdOptions{.lr = 0.02, .momentum = 0.9, .weight_decay = decay, .nesterov = true}),
+          maker<Sgd>("nesterov", SgdOptions{.lr = 0.02, .momentum = 0.9, .weight_decay = decay, .nesterov = true}),
           maker<Adam>("adam", AdamOptions{.lr = 0.01, .weight_decay = decay}),
           maker<Adam>("amsgrad", AdamOptions{.lr = 0.01, .weight_decay = decay, .amsgrad = true}),
           maker<AdamW>("adamw", AdamOptions{.lr = 0.01, .weight_decay = decay}),
@@ -51,8 +49,7 @@ std::vector<Maker> makers(double decay = 1e-2) {
 
 /// A loss with a gradient that changes with the parameters and with time.
 Tensor loss_of(const Model& model, int t) {
-  return sum(square(model.a - spread({4, 6}, -2, 2, t))) +
-         sum(square(square(model.b - spread({5}, -1, 1, t))));
+  return sum(square(model.a - spread({4, 6}, -2, 2, t))) + sum(square(square(model.b - spread({5}, -1, 1, t))));
 }
 
 void train(Model& model, Optimizer& optimizer, int from, int to, const std::function<Tensor()>& extra = {}) {
@@ -110,11 +107,9 @@ TEST_CASE("A quadratic penalty in the update equals one written into the loss") 
       const auto o_in = m.make(inside.parameters()), o_out = m.make(outside.parameters());
       if (masked)
         for (Optimizer* o : {o_in.get(), o_out.get()}) o->set_mask("a", Mask::elements(importance_a > 1.0));
-      o_in->set_penalty(
-          "ewc", {0.7, {{"a", importance_a}, {"b", importance_b}}, {{"a", anchor_a}, {"b", anchor_b}}});
+      o_in->set_penalty("ewc", {0.7, {{"a", importance_a}, {"b", importance_b}}, {{"a", anchor_a}, {"b", anchor_b}}});
       const auto written = [&] {
-        return (sum(importance_a * square(outside.a - anchor_a)) +
-                sum(importance_b * square(outside.b - anchor_b))) *
+        return (sum(importance_a * square(outside.a - anchor_a)) + sum(importance_b * square(outside.b - anchor_b))) *
                0.35;
       };
       CHECK(o_in->penalty_value() == Approx(written().item()));
@@ -127,8 +122,7 @@ TEST_CASE("A quadratic penalty in the update equals one written into the loss") 
 }
 
 TEST_CASE("Several penalties add up, with and without importance") {
-  const Tensor first = spread({4, 6}, -1, 1, 5), second = spread({4, 6}, -1, 1, 6),
-               third = spread({4, 6}, -1, 1, 9);
+  const Tensor first = spread({4, 6}, -1, 1, 5), second = spread({4, 6}, -1, 1, 6), third = spread({4, 6}, -1, 1, 9);
   const Tensor importance = spread({4, 6}, 0, 3, 7),
                sparse = where(spread({4, 6}, -1, 1, 8) > 0.0, importance, zeros({4, 6}, f64));
   for (const Maker& m : makers()) {
@@ -232,8 +226,7 @@ TEST_CASE("A head can be added to a running optimizer") {
   optimizer.step();
   CHECK(distance(model.b, before * 0.9) < 1e-15);  // the penalty, set before, holds for it
   CHECK(optimizer.state().at("b/step").item() == 1);
-  CHECK_THAT(message_of([&] { optimizer.add_parameters({&model.b}); }),
-             Contains("parameter 'b' is in it already"));
+  CHECK_THAT(message_of([&] { optimizer.add_parameters({&model.b}); }), Contains("parameter 'b' is in it already"));
   CHECK_THAT(message_of([&] { optimizer.add_parameters({}, 3); }), Contains("group 3 of 1"));
 }
 
@@ -296,8 +289,7 @@ TEST_CASE("Transforms see all gradients, in order, before clipping") {
   CHECK_THAT(message_of([&] { optimizer.add_transform("look", {}); }), Contains("'look' is there already"));
   CHECK_THAT(message_of([&] { optimizer.remove_transform("double"); }), Contains("no transform 'double'"));
   optimizer.add_transform("wrong", [](std::vector<NamedGradient>& g) { g[0].gradient = zeros({2}, f64); });
-  CHECK_THAT(message_of([&] { optimizer.step(); }),
-             Contains("a gradient transform gave 'a' a gradient (2,)"));
+  CHECK_THAT(message_of([&] { optimizer.step(); }), Contains("a gradient transform gave 'a' a gradient (2,)"));
 }
 
 TEST_CASE("Clipping by norm is over all parameters and does not count masked elements") {

@@ -1,11 +1,13 @@
-# Prints the lines of each part beside its budget (docs/design.md, "the house"). It reports and never fails:
-# a budget is a question to ask, not a gate.
+# Prints the lines of code of each part beside its budget (docs/design.md, "the house"): blank lines and lines
+# that hold a comment alone do not count. It reports and never fails: a budget is a question to ask, not a gate.
 cmake_path(SET root NORMALIZE "${CMAKE_CURRENT_LIST_DIR}/../..")
 
 function(count_lines result)
   set(total 0)
   foreach(file IN LISTS ARGN)
     file(READ ${file} text)
+    string(REGEX REPLACE "\n[ \t]*(//[^\n]*)?" "\n" text "\n${text}")  # blank lines, and comments alone on a line
+    string(REGEX REPLACE "\n+" "\n" text "${text}")
     string(REGEX MATCHALL "\n" newlines "${text}")
     list(LENGTH newlines count)
     math(EXPR total "${total} + ${count}")

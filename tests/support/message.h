@@ -8,8 +8,7 @@
 namespace stet::test {
 
 /// The message of the Error that `action` throws, or "no error".
-template <class Action>
-std::string message_of(Action&& action) {
+template <class Action> std::string message_of(Action&& action) {
   try {
     action();
   } catch (const Error& error) {

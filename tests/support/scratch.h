@@ -49,10 +49,8 @@ class Environment {
     setenv(name, value.c_str(), 1);
   }
   ~Environment() {
-    if (old_)
-      setenv(name_, old_->c_str(), 1);
-    else
-      unsetenv(name_);
+    if (old_) setenv(name_, old_->c_str(), 1);
+    else unsetenv(name_);
   }
   Environment(const Environment&) = delete;
   Environment& operator=(const Environment&) = delete;

@@ -1,5 +1,5 @@
-// Folds over the operation lists: values against the C library, special values at every length, every layout, and
-// reductions and products against plain loops in double precision.
+// Folds over the operation lists: values against the C library, special values at every length, every layout,
+// and reductions and products against plain loops in double precision.
 #include <cfenv>
 #include <cmath>
 
@@ -15,8 +15,20 @@ using test::spread;
 namespace {
 
 const float kInf = std::numeric_limits<float>::infinity(), kNan = std::nanf("");
-const std::vector<float> kSpecials{kNan, kInf, -kInf, 0.0f, -0.0f, 1e-40f, -1e-40f, std::numeric_limits<float>::max(),
-                                   -std::numeric_limits<float>::max(), 1.0f, -1.0f, 0.5f, 88.0f, -104.0f};
+const std::vector<float> kSpecials{kNan,
+                                   kInf,
+                                   -kInf,
+                                   0.0f,
+                                   -0.0f,
+                                   1e-40f,
+                                   -1e-40f,
+                                   std::numeric_limits<float>::max(),
+                                   -std::numeric_limits<float>::max(),
+                                   1.0f,
+                                   -1.0f,
+                                   0.5f,
+                                   88.0f,
+                                   -104.0f};
 
 /// NaN, infinities, zeros and numbers are told apart; numbers must be close.
 bool alike(double a, double b, double tolerance) {
@@ -34,7 +46,8 @@ TEST_CASE("every unary operation: f32 against its own f64 form, in every layout"
     for (const Shape& shape : {Shape{}, Shape{1}, Shape{67}, Shape{5, 7}, Shape{3, 1, 9}, Shape{0, 4}, Shape{20'000}})
       for (Layout layout : test::kLayouts) {
         const Tensor x = spread(shape, 0.1, 3, 1, f32);
-        const Tensor got = compute::unary<Op>(test::in_layout(x, layout)), expected = compute::unary<Op>(compute::cast(x, f64));
+        const Tensor got = compute::unary<Op>(test::in_layout(x, layout)),
+                     expected = compute::unary<Op>(compute::cast(x, f64));
         REQUIRE(got.shape() == shape);
         const auto a = got.to_vector<double>(), b = expected.to_vector<double>();
         for (std::size_t i = 0; i < a.size(); ++i) {
@@ -65,7 +78,8 @@ TEST_CASE("special values give the same answer at every position of every length
       for (float b : kSpecials) {
         const double alone = compute::binary<Op>(row({a}), row({b})).item();
         for (std::size_t n : {2, 7, 8, 9, 16, 31, 67}) {
-          const auto y = compute::binary<Op>(row(std::vector<float>(n, a)), row(std::vector<float>(n, b))).template to_vector<float>();
+          const auto y = compute::binary<Op>(row(std::vector<float>(n, a)), row(std::vector<float>(n, b)))
+                             .template to_vector<float>();
           for (float v : y) {
             INFO(Op::name << '(' << a << ", " << b << "), length " << n);
             REQUIRE(alike(v, alone, 0));
@@ -109,14 +123,16 @@ TEST_CASE("integers: arithmetic, comparisons and conversions", "[elementwise]") 
 }
 
 TEST_CASE("reductions agree with plain loops", "[reduce]") {
-  for (const Shape& shape : {Shape{1}, Shape{37}, Shape{1500}, Shape{70'001}, Shape{3, 5}, Shape{130, 90}, Shape{4, 5, 6}, Shape{5000, 3}, Shape{2, 3000, 5}})
+  for (const Shape& shape : {Shape{1}, Shape{37}, Shape{1500}, Shape{70'001}, Shape{3, 5}, Shape{130, 90},
+                             Shape{4, 5, 6}, Shape{5000, 3}, Shape{2, 3000, 5}})
     for (std::int64_t axis = 0; axis < shape.size(); ++axis)
       for (Layout layout : {Layout::contiguous, Layout::transposed, Layout::strided}) {
         const Tensor x = spread(shape, -1, 1, 3, f32), in = test::in_layout(x, layout);
         const Tensor moved = contiguous(transpose(unsqueeze(cast(x, f64), -1), axis, -1));
         const std::int64_t n = shape[static_cast<int>(axis)], lines = moved.numel() / n;
         const auto all = moved.to_vector<double>();
-        const auto s = sum(in, {axis}).to_vector<double>(), hi = max(in, {axis}).to_vector<double>(), lo = min(in, {axis}).to_vector<double>();
+        const auto s = sum(in, {axis}).to_vector<double>(), hi = max(in, {axis}).to_vector<double>(),
+                   lo = min(in, {axis}).to_vector<double>();
         REQUIRE(static_cast<std::int64_t>(s.size()) == lines);
         for (std::int64_t l = 0; l < lines; ++l) {
           double total = 0, magnitude = 0, top = -2, bottom = 2;
@@ -140,8 +156,9 @@ TEST_CASE("reductions agree with plain loops", "[reduce]") {
 }
 
 TEST_CASE("matrix products agree with plain loops within 8 eps (|A| |B|)", "[matmul]") {
-  const std::vector<std::array<std::int64_t, 3>> sizes{{1, 1, 1}, {10, 100, 784}, {100, 784, 10}, {3, 5, 7}, {17, 33, 65}, {64, 10, 256},
-                                                      {49, 17, 100}, {129, 130, 131}, {6, 16, 2}, {7, 24, 70}, {2, 200, 300}, {5, 0, 3}, {4, 3, 0}};
+  const std::vector<std::array<std::int64_t, 3>> sizes{
+      {1, 1, 1},       {10, 100, 784}, {100, 784, 10}, {3, 5, 7},     {17, 33, 65}, {64, 10, 256}, {49, 17, 100},
+      {129, 130, 131}, {6, 16, 2},     {7, 24, 70},    {2, 200, 300}, {5, 0, 3},    {4, 3, 0}};
   for (const auto& [m, n, k] : sizes)
     for (int flip = 0; flip < 4; ++flip) {
       const Tensor a = flip & 1 ? transpose(spread({k, m}, -1, 1, 1, f32)) : spread({m, k}, -1, 1, 1, f32);
@@ -165,8 +182,10 @@ TEST_CASE("matrix products agree with plain loops within 8 eps (|A| |B|)", "[mat
 
 TEST_CASE("linear equals its composition, whatever the epilogue", "[matmul]") {
   for (std::int64_t rows : {1, 10, 64, 200})
-    for (Activation act : {Activation::none, Activation::relu, Activation::gelu, Activation::tanh, Activation::sigmoid}) {
-      const Tensor x = spread({rows, 100}, -1, 1, 1, f32), w = spread({120, 100}, -1, 1, 2, f32), b = spread({120}, -1, 1, 3, f32);
+    for (Activation act :
+         {Activation::none, Activation::relu, Activation::gelu, Activation::tanh, Activation::sigmoid}) {
+      const Tensor x = spread({rows, 100}, -1, 1, 1, f32), w = spread({120, 100}, -1, 1, 2, f32),
+                   b = spread({120}, -1, 1, 3, f32);
       Tensor plain = matmul(x, transpose(w)) + b;
       if (act == Activation::relu) plain = relu(plain);
       if (act == Activation::gelu) plain = gelu(plain);

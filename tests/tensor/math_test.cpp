@@ -46,8 +46,7 @@ struct Function {
 };
 
 // `f` is a generic lambda: it stands for both instantiations of a template of math.h.
-template <class F>
-Function function(const char* name, F f, double (*exact)(double), double bar) {
+template <class F> Function function(const char* name, F f, double (*exact)(double), double bar) {
   return {name, f, f, exact, bar};
 }
 
@@ -77,8 +76,7 @@ const std::vector<Function>& functions() {
           "softplus", [](auto x) { return math::softplus(x); },
           [](double x) { return (x > 0 ? x : 0) + std::log1p(std::exp(-std::fabs(x))); }, 2),
       function(
-          "silu", [](auto x) { return math::silu(x); },
-          [](double x) { return times_limit(x, exact_sigmoid(x)); }, 4),
+          "silu", [](auto x) { return math::silu(x); }, [](double x) { return times_limit(x, exact_sigmoid(x)); }, 4),
       function(
           "gelu_erf", [](auto x) { return math::gelu_erf(x); }, exact_gelu_erf, 4),
       function(
@@ -148,9 +146,8 @@ TEST_CASE("float functions are within their bar on a fine grid around zero", "[m
 
 TEST_CASE("special values agree with the exact functions, signs of zero included", "[math]") {
   const float largest = std::numeric_limits<float>::max();
-  const float positive[] = {0.0f,     denormal, 0x1p-126f, 0x1p-30f, 0x1p-24f, 1.0f,   0.5f,
-                            88.7228f, 88.7229f, 87.3365f,  90.f,     104.0f,   120.0f, 1e9f,
-                            1e20f,    1e38f,    largest,   inf,      nan_value};
+  const float positive[] = {0.0f, denormal, 0x1p-126f, 0x1p-30f, 0x1p-24f, 1.0f,  0.5f,    88.7228f, 88.7229f, 87.3365f,
+                            90.f, 104.0f,   120.0f,    1e9f,     1e20f,    1e38f, largest, inf,      nan_value};
   for (const Function& f : functions())
     for (const float x : positive)
       for (const float argument : {x, -x}) {
@@ -235,8 +232,7 @@ TEST_CASE("flushing denormals leaves normal results alone", "[math]") {
       _mm_setcsr(mode | 0x8040u);
       const float flushed = f.value(x);
       _mm_setcsr(mode);
-      changed +=
-          !same_number(without_denormals(kept), without_denormals(flushed)) && without_denormals(kept) != 0;
+      changed += !same_number(without_denormals(kept), without_denormals(flushed)) && without_denormals(kept) != 0;
     }
     INFO(f.name);
     CHECK(changed == 0);
@@ -272,8 +268,7 @@ TEST_CASE("pow is within its bar", "[math]") {
   for (int i = 1; i < 1000; ++i)
     for (int j = -200; j <= 200; ++j) {
       const float x = static_cast<float>(i) * 0.0137f, y = static_cast<float>(j) * 0.171f;
-      worst = std::fmax(worst,
-                        ulp_error(math::pow(x, y), std::pow(static_cast<double>(x), static_cast<double>(y))));
+      worst = std::fmax(worst, ulp_error(math::pow(x, y), std::pow(static_cast<double>(x), static_cast<double>(y))));
     }
   CHECK(worst <= 2);
   CHECK(math::pow(2.0, 0.5) == std::sqrt(2.0));

@@ -1,5 +1,5 @@
-// The caching allocator: live counters, reuse, limits, and the promise that steady training asks the system for
-// nothing.
+// The caching allocator: live counters, reuse, limits, and the promise that steady training asks the system
+// for nothing.
 #include <random>
 
 #include <stet/nn/layers.h>

@@ -47,8 +47,7 @@ struct Moments {
   double mean = 0, variance = 0, skewness = 0, kurtosis = 0, lag_correlation = 0;
 };
 
-template <class F>
-Moments moments(F element) {
+template <class F> Moments moments(F element) {
   std::vector<double> x(count);
   for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<double>(element(i));
   Moments m;
@@ -67,8 +66,7 @@ Moments moments(F element) {
 // Four standard errors of each moment of `count` numbers.
 const double noise = 4.0 / std::sqrt(static_cast<double>(count));
 
-template <class T>
-void check_uniform() {
+template <class T> void check_uniform() {
   const Moments m = moments([](uint64_t i) { return stet::uniform<T>(key, i); });
   CHECK(std::fabs(m.mean - 0.5) < noise * std::sqrt(1.0 / 12));
   CHECK(std::fabs(m.variance - 1.0 / 12) < noise * std::sqrt(1.0 / 180));
@@ -83,8 +81,7 @@ void check_uniform() {
   check_100_bins(bins);
 }
 
-template <class T>
-void check_normal() {
+template <class T> void check_normal() {
   const Moments m = moments([](uint64_t i) { return stet::normal<T>(key, i); });
   CHECK(std::fabs(m.mean) < noise);
   CHECK(std::fabs(m.variance - 1) < noise * std::sqrt(2.0));
@@ -161,8 +158,7 @@ TEST_CASE("normal is Box and Muller's formula", "[random]") {
 TEST_CASE("bernoulli has its probability", "[random]") {
   for (const double p : {0.1, 0.5, 0.9}) {
     int64_t hits = 0;
-    for (int64_t i = 0; i < count; ++i)
-      hits += stet::bernoulli(key, static_cast<uint64_t>(i), static_cast<float>(p));
+    for (int64_t i = 0; i < count; ++i) hits += stet::bernoulli(key, static_cast<uint64_t>(i), static_cast<float>(p));
     CHECK(std::fabs(static_cast<double>(hits) / count - p) < noise * std::sqrt(p * (1 - p)));
   }
   for (uint64_t i = 0; i < 10'000; ++i) {

@@ -61,7 +61,8 @@ TEST_CASE("views share memory and know their layout", "[tensor]") {
 }
 
 TEST_CASE("promotion: the higher dtype wins, numbers take the tensor's", "[tensor][dtype]") {
-  const Tensor b = tensor({true, false}), i = arange(2), n = tensor<std::int32_t>({1, 2}), f = tensor({1.5f, 2.5f}), d = ones({2}, f64);
+  const Tensor b = tensor({true, false}), i = arange(2), n = tensor<std::int32_t>({1, 2}), f = tensor({1.5f, 2.5f}),
+               d = ones({2}, f64);
   const Tensor h = cast(f, bf16), u = tensor<std::uint8_t>({200, 100});
   CHECK((b + i).dtype() == i64);
   CHECK((n + i).dtype() == i64);
@@ -91,8 +92,8 @@ TEST_CASE("bf16 rounds to nearest even and keeps NaN and infinities", "[tensor][
   const Tensor x = tensor({1.0f, 1.00390625f, 1.01171875f, 3.4028235e38f, inf, -inf, std::nanf(""), -0.0f});
   const auto y = cast(cast(x, bf16), f32).to_vector<float>();
   CHECK(y[0] == 1.0f);
-  CHECK(y[1] == 1.0f);        // a tie: to even
-  CHECK(y[2] == 1.015625f);   // a tie: to even, upwards
+  CHECK(y[1] == 1.0f);       // a tie: to even
+  CHECK(y[2] == 1.015625f);  // a tie: to even, upwards
   CHECK(y[3] == inf);
   CHECK(y[4] == inf);
   CHECK(y[5] == -inf);
@@ -102,8 +103,9 @@ TEST_CASE("bf16 rounds to nearest even and keeps NaN and infinities", "[tensor][
 
 TEST_CASE("casts saturate, NaN becomes 0", "[tensor][dtype]") {
   const Tensor x = tensor({-1e30, 1e30, std::nan(""), 2.9, -2.9});
-  CHECK(cast(x, i64).to_vector<std::int64_t>() ==
-        std::vector<std::int64_t>{std::numeric_limits<std::int64_t>::min(), std::numeric_limits<std::int64_t>::max(), 0, 2, -2});
+  CHECK(cast(x, i64).to_vector<std::int64_t>() == std::vector<std::int64_t>{std::numeric_limits<std::int64_t>::min(),
+                                                                            std::numeric_limits<std::int64_t>::max(), 0,
+                                                                            2, -2});
   CHECK(values(cast(x, DType::u8)) == std::vector<double>{0, 255, 0, 2, 0});
   CHECK(values(cast(x, boolean)) == std::vector<double>{1, 1, 1, 1, 1});
 }
@@ -161,9 +163,17 @@ TEST_CASE("forty kinds of misuse say what is wrong", "[tensor][misuse]") {
   says([&] { cat({a, b}); }, "[cat] shapes (4, 5) and (2, 3): all dimensions but axis 0 must be equal");
   says([&] { stack({a, b}); }, "[stack] shapes (2, 3) and (4, 5)");
   says([&] { split(a, 0); }, "[split] pieces of 0: expected at least 1");
-  says([&] { index_select(a, 0, tensor<std::int64_t>({0, 2})); }, "[index_select] index 2 at position 1 is out of range for size 2");
+  says(
+      [&] {
+        index_select(a, 0, tensor<std::int64_t>({0, 2}));
+      },
+      "[index_select] index 2 at position 1 is out of range for size 2");
   says([&] { index_select(a, 0, tensor({0.f})); }, "[index_select] index holds f32, expected i64");
-  says([&] { gather(a, 0, zeros({2, 2}, i64)); }, "[gather] shapes (2, 3) and (2, 2): all dimensions but axis 0 must be equal");
+  says(
+      [&] {
+        gather(a, 0, zeros({2, 2}, i64));
+      },
+      "[gather] shapes (2, 3) and (2, 2): all dimensions but axis 0 must be equal");
   says([&] { scatter_add(a, 1, zeros({2, 1}, i64), zeros({2, 2})); }, "[scatter_add] index (2, 1) and source (2, 2)");
   says([&] { embedding(i, i); }, "[embedding] weight (3,): expected (rows, width)");
   says([&] { one_hot(i, 2); }, "[scatter_add] index 2 at position 2 is out of range for size 2");
@@ -173,9 +183,14 @@ TEST_CASE("forty kinds of misuse say what is wrong", "[tensor][misuse]") {
   says([&] { softmax(i); }, "[softmax] needs f32 or f64, got i64");
   says([&] { layer_norm(a, zeros({2})); }, "[layer_norm] weight or bias f32 (2,) for x f32 (2, 3)");
   says([&] { cross_entropy_rows(a, i); }, "[cross_entropy] target (3,) for logits (2, 3): expected (2,)");
-  says([&] { cross_entropy_rows(a, tensor<std::int64_t>({0, 3})); }, "[cross_entropy] target 3 at position 1 is out of range for 3 classes");
+  says(
+      [&] {
+        cross_entropy_rows(a, tensor<std::int64_t>({0, 3}));
+      },
+      "[cross_entropy] target 3 at position 1 is out of range for 3 classes");
   says([&] { cross_entropy_rows(a, zeros({2})); }, "[cross_entropy] target holds f32, expected i64");
-  says([&] { cross_entropy_rows(a, zeros({2}, i64), {.label_smoothing = 2}); }, "[cross_entropy] label smoothing 2: expected 0 to 1");
+  says([&] { cross_entropy_rows(a, zeros({2}, i64), {.label_smoothing = 2}); },
+       "[cross_entropy] label smoothing 2: expected 0 to 1");
   says([&] { a.item(); }, "[item] needs one element, got shape (2, 3)");
   says([&] { a.data<double>(); }, "[data] tensor (2, 3) holds f32, not f64");
   says([&] { transpose(a).data<float>(); }, "is not contiguous: use contiguous()");

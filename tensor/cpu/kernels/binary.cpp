@@ -4,17 +4,14 @@
 namespace stet::cpu::STET_ISA {
 namespace {
 
-template <class Op, class T>
-void set_binary(Kernels& table) {
+template <class Op, class T> void set_binary(Kernels& table) {
   table.binary[BinaryOps::index<Op>][static_cast<std::size_t>(dtype_of<T>)] = binary_kernel<Op, T, T>;
 }
-template <class Op, class T>
-void set_compare(Kernels& table) {
+template <class Op, class T> void set_compare(Kernels& table) {
   table.compare[CompareOps::index<Op>][static_cast<std::size_t>(dtype_of<T>)] = binary_kernel<Op, T, bool>;
 }
 
-template <class T>
-void select_kernel(const Elementwise& e) {
+template <class T> void select_kernel(const Elementwise& e) {
   const bool* condition = static_cast<const bool*>(e.in[0]);
   const T* a = static_cast<const T*>(e.in[1]);
   const T* b = static_cast<const T*>(e.in[2]);
@@ -32,8 +29,7 @@ void select_kernel(const Elementwise& e) {
     });
   });
 }
-template <class T>
-void set_select(Kernels& table) {
+template <class T> void set_select(Kernels& table) {
   table.select[static_cast<std::size_t>(dtype_of<T>)] = select_kernel<T>;
 }
 

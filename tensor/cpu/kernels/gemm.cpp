@@ -1,6 +1,6 @@
-// Products of small matrices without packing. OpenBLAS clears C and copies both operands into panels before it
-// multiplies: at the sizes of a small network that costs as much as the product. Here C is written once, straight
-// from registers. This file alone is compiled with multiply-add contraction.
+// Products of small matrices without packing. OpenBLAS clears C and copies both operands into panels before
+// it multiplies: at the sizes of a small network that costs as much as the product. Here C is written once,
+// straight from registers. This file alone is compiled with multiply-add contraction.
 #include <stet/tensor/cpu/kernels/isa.h>
 
 namespace stet::cpu::STET_ISA {
@@ -28,13 +28,10 @@ inline void store_part(float* p, Vec v, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) p[i] = v[i];
 }
 
-template <int I>
-struct Index {
-  static constexpr int value = I;
-};
-/// f(Index<0>), ..., f(Index<N - 1>): unrolled before registers are assigned, so that accumulators never touch memory.
-template <int N, class F>
-STET_HD void repeat(const F& f) {
+template <int I> struct Index { static constexpr int value = I; };
+/// f(Index<0>), ..., f(Index<N - 1>): unrolled before registers are assigned, so that accumulators never
+/// touch memory.
+template <int N, class F> STET_HD void repeat(const F& f) {
   if constexpr (N > 0) {
     repeat<N - 1>(f);
     f(Index<N - 1>{});
@@ -42,9 +39,9 @@ STET_HD void repeat(const F& f) {
 }
 
 /// C (R, V vectors, the last one `part` wide) = A B: element (r, p) of A at a[r * ra + p * pa].
-template <int R, int V, bool whole>
-inline void outer_tile(const float* a, std::int64_t ra, std::int64_t pa, const float* b, std::int64_t ldb, float* c,
-                       std::int64_t ldc, std::int64_t k, bool accumulate, std::int64_t part) {
+template <int R, int V, bool whole> inline void outer_tile(const float* a, std::int64_t ra, std::int64_t pa,
+                                                           const float* b, std::int64_t ldb, float* c, std::int64_t ldc,
+                                                           std::int64_t k, bool accumulate, std::int64_t part) {
   Vec acc[R][V];
   repeat<R>([&](auto r) { repeat<V>([&](auto v) { acc[r.value][v.value] = Vec{}; }); });
   for (std::int64_t p = 0; p < k; ++p) {
@@ -69,9 +66,8 @@ inline void outer_tile(const float* a, std::int64_t ra, std::int64_t pa, const f
   });
 }
 
-template <int R>
-void outer_rows(const Gemm& job, const float* a, const float* b, float* c, std::int64_t row, std::int64_t from,
-                std::int64_t to) {
+template <int R> void outer_rows(const Gemm& job, const float* a, const float* b, float* c, std::int64_t row,
+                                 std::int64_t from, std::int64_t to) {
   const std::int64_t ra = job.transpose_a ? 1 : job.lda, pa = job.transpose_a ? job.lda : 1;
   a += row * ra;
   c += row * job.ldc;
@@ -87,18 +83,19 @@ void outer_rows(const Gemm& job, const float* a, const float* b, float* c, std::
 
 using OuterRows = void (*)(const Gemm&, const float*, const float*, float*, std::int64_t, std::int64_t, std::int64_t);
 
-template <int... R>
-OuterRows outer_for(std::int64_t rows, TypeList<std::integral_constant<int, R>...>) {
+template <int... R> OuterRows outer_for(std::int64_t rows, TypeList<std::integral_constant<int, R>...>) {
   constexpr OuterRows table[] = {outer_rows<R>...};
   return table[rows - 1];
 }
-using RowCounts = TypeList<std::integral_constant<int, 1>, std::integral_constant<int, 2>, std::integral_constant<int, 3>,
-                           std::integral_constant<int, 4>, std::integral_constant<int, 5>, std::integral_constant<int, 6>
+using RowCounts =
+    TypeList<std::integral_constant<int, 1>, std::integral_constant<int, 2>, std::integral_constant<int, 3>,
+             std::integral_constant<int, 4>, std::integral_constant<int, 5>, std::integral_constant<int, 6>
 #if defined(__AVX512F__)
-                           , std::integral_constant<int, 7>, std::integral_constant<int, 8>, std::integral_constant<int, 9>,
-                           std::integral_constant<int, 10>, std::integral_constant<int, 11>, std::integral_constant<int, 12>
+             ,
+             std::integral_constant<int, 7>, std::integral_constant<int, 8>, std::integral_constant<int, 9>,
+             std::integral_constant<int, 10>, std::integral_constant<int, 11>, std::integral_constant<int, 12>
 #endif
-                           >;
+             >;
 
 typedef float Vec4 __attribute__((vector_size(16)));
 
@@ -123,9 +120,8 @@ inline Vec4 sum_four(Vec4 a, Vec4 b, Vec4 c, Vec4 d) {
 }
 
 /// C (R, C) = rows of A times rows of B: dot products along k.
-template <int R, int C>
-inline void dot_tile(const float* a, std::int64_t lda, const float* b, std::int64_t ldb, float* c, std::int64_t ldc,
-                     std::int64_t k, bool accumulate) {
+template <int R, int C> inline void dot_tile(const float* a, std::int64_t lda, const float* b, std::int64_t ldb,
+                                             float* c, std::int64_t ldc, std::int64_t k, bool accumulate) {
   Vec acc[R][C];
   repeat<R>([&](auto r) { repeat<C>([&](auto j) { acc[r.value][j.value] = Vec{}; }); });
   std::int64_t p = 0;
@@ -155,9 +151,8 @@ inline void dot_tile(const float* a, std::int64_t lda, const float* b, std::int6
   });
 }
 
-template <int R>
-void dot_rows(const Gemm& job, const float* a, const float* b, float* c, std::int64_t row, std::int64_t from,
-              std::int64_t to) {
+template <int R> void dot_rows(const Gemm& job, const float* a, const float* b, float* c, std::int64_t row,
+                               std::int64_t from, std::int64_t to) {
   a += row * job.lda;
   c += row * job.ldc;
   std::int64_t col = from;
@@ -167,8 +162,8 @@ void dot_rows(const Gemm& job, const float* a, const float* b, float* c, std::in
     dot_tile<R, 1>(a, job.lda, b + col * job.ldb, job.ldb, c + col, job.ldc, job.k, job.accumulate);
 }
 
-/// Rows [row, row + count) and columns [from, to) of C: row groups of even size, columns outside so that the piece
-/// of B that they share stays in cache.
+/// Rows [row, row + count) and columns [from, to) of C: row groups of even size, columns outside so that the
+/// piece of B that they share stays in cache.
 void block(const Gemm& job, const float* a, const float* b, float* c, std::int64_t row, std::int64_t count,
            std::int64_t from, std::int64_t to) {
   const bool dot = job.transpose_b;

@@ -1,6 +1,6 @@
-// The kernel files of this folder are compiled once per instruction set (STET_ISA = v2, v3, v4, or generic), each
-// time in a namespace of its own. They use no inline code from elsewhere that the compiler could leave out of
-// line: the linker would keep one copy for everyone, and that might be the AVX-512 one.
+// The kernel files of this folder are compiled once per instruction set (STET_ISA = v2, v3, v4, or generic),
+// each time in a namespace of its own. They use no inline code from elsewhere that the compiler could leave
+// out of line: the linker would keep one copy for everyone, and that might be the AVX-512 one.
 #pragma once
 
 #include <stet/tensor/kernels.h>
@@ -27,8 +27,7 @@ void small_gemm(const Gemm& job, const float* a, const float* b, float* c, std::
 inline constexpr std::int64_t kChunk = 16384;  ///< elements of one piece of work; never depends on thread count
 
 /// body(begin, end) over fixed pieces of [0, count).
-template <class Body>
-inline void in_chunks(std::int64_t count, std::int64_t chunk, const Body& body) {
+template <class Body> inline void in_chunks(std::int64_t count, std::int64_t chunk, const Body& body) {
   parallel_for((count + chunk - 1) / chunk, [&](std::int64_t i) {
     const std::int64_t begin = i * chunk;
     body(begin, count - begin < chunk ? count : begin + chunk);

@@ -44,8 +44,8 @@ __attribute__((noinline)) void unary_run(R* __restrict out, const T* __restrict 
 }
 
 template <class Op, class T, class R>
-__attribute__((noinline)) void binary_run(R* __restrict out, const T* __restrict a, std::int64_t sa, const T* __restrict b,
-                       std::int64_t sb, std::int64_t n) {
+__attribute__((noinline)) void binary_run(R* __restrict out, const T* __restrict a, std::int64_t sa,
+                                          const T* __restrict b, std::int64_t sb, std::int64_t n) {
   if (sa == 1 && sb == 1) {
     for (std::int64_t i = 0; i < n; ++i) out[i] = Op::eval(a[i], b[i]);
   } else if (sa == 1 && sb == 0) {
@@ -59,8 +59,7 @@ __attribute__((noinline)) void binary_run(R* __restrict out, const T* __restrict
   }
 }
 
-template <class Op, class T>
-void unary_kernel(const Elementwise& e) {
+template <class Op, class T> void unary_kernel(const Elementwise& e) {
   const T* x = static_cast<const T*>(e.in[0]);
   T* out = static_cast<T*>(e.out);
   if (e.rank == 0) {
@@ -75,8 +74,7 @@ void unary_kernel(const Elementwise& e) {
   });
 }
 
-template <class Op, class T, class R>
-void binary_kernel(const Elementwise& e) {
+template <class Op, class T, class R> void binary_kernel(const Elementwise& e) {
   const T* a = static_cast<const T*>(e.in[0]);
   const T* b = static_cast<const T*>(e.in[1]);
   R* out = static_cast<R*>(e.out);

@@ -4,28 +4,23 @@
 namespace stet::cpu::STET_ISA {
 namespace {
 
-template <class T, class Make>
-inline void fill(const Random& job, const Make& make) {
+template <class T, class Make> inline void fill(const Random& job, const Make& make) {
   T* __restrict out = static_cast<T*>(job.out);
   in_chunks(job.count, kChunk, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) out[i] = static_cast<T>(make(static_cast<std::uint64_t>(i)));
   });
 }
 
-template <class T>
-void draw_floating(const Random& job) {
+template <class T> void draw_floating(const Random& job) {
   const T a = static_cast<T>(job.a), b = static_cast<T>(job.b);
-  if (job.draw == Draw::uniform)
-    fill<T>(job, [=](std::uint64_t i) { return a + (b - a) * uniform<T>(job.key, i); });
+  if (job.draw == Draw::uniform) fill<T>(job, [=](std::uint64_t i) { return a + (b - a) * uniform<T>(job.key, i); });
   else if (job.draw == Draw::normal) fill<T>(job, [=](std::uint64_t i) { return a + b * normal<T>(job.key, i); });
   else if (job.draw == Draw::bernoulli)
     fill<T>(job, [=](std::uint64_t i) { return bernoulli(job.key, i, static_cast<float>(job.a)) ? T(1) : T(0); });
 }
 
-template <class T>
-void draw_integer(const Random& job) {
-  if (job.draw == Draw::randint)
-    fill<T>(job, [=](std::uint64_t i) { return randint(job.key, i, job.low, job.high); });
+template <class T> void draw_integer(const Random& job) {
+  if (job.draw == Draw::randint) fill<T>(job, [=](std::uint64_t i) { return randint(job.key, i, job.low, job.high); });
   else if (job.draw == Draw::bits) fill<T>(job, [=](std::uint64_t i) { return random_bits64(job.key, i); });
   else if (job.draw == Draw::bernoulli)
     fill<T>(job, [=](std::uint64_t i) { return bernoulli(job.key, i, static_cast<float>(job.a)); });

@@ -1,5 +1,5 @@
-// Reductions over (outer, n, inner): along lines when inner is 1, over columns otherwise; positions of extremes;
-// running sums.
+// Reductions over (outer, n, inner): along lines when inner is 1, over columns otherwise; positions of
+// extremes; running sums.
 #include <stet/tensor/cpu/kernels/tree.h>
 
 namespace stet::cpu::STET_ISA {
@@ -8,14 +8,12 @@ namespace {
 constexpr std::int64_t kLongLine = 65536;  // longer lines are cut into pieces of this many elements
 constexpr std::int64_t kColumns = 64, kRowsPerPiece = 2048, kRowsPerLeaf = 64;
 
-template <class Op, class T>
-T empty_value() {
+template <class Op, class T> T empty_value() {
   if constexpr (requires { Op::template identity<T>(); }) return Op::template identity<T>();
   else return T(0);
 }
 
-template <class Op, class T>
-void reduce_lines(const T* x, T* out, std::int64_t lines, std::int64_t n) {
+template <class Op, class T> void reduce_lines(const T* x, T* out, std::int64_t lines, std::int64_t n) {
   if (n > kLongLine) {
     const std::int64_t pieces = (n + kLongLine - 1) / kLongLine;
     T* partial = new T[static_cast<std::size_t>(lines * pieces)];
@@ -40,9 +38,8 @@ void reduce_lines(const T* x, T* out, std::int64_t lines, std::int64_t n) {
 }
 
 /// out[c] = combination of rows [0, n) of `width` columns at x, row stride `inner`.
-template <class Op, class T>
-inline void reduce_column_piece(const T* __restrict x, T* __restrict out, std::int64_t n, std::int64_t inner,
-                                std::int64_t width) {
+template <class Op, class T> inline void reduce_column_piece(const T* __restrict x, T* __restrict out, std::int64_t n,
+                                                             std::int64_t inner, std::int64_t width) {
   for (std::int64_t row = 0; row < n; row += kRowsPerLeaf) {
     const std::int64_t end = n - row < kRowsPerLeaf ? n : row + kRowsPerLeaf;
     T leaf[kColumns];
@@ -53,8 +50,7 @@ inline void reduce_column_piece(const T* __restrict x, T* __restrict out, std::i
   }
 }
 
-template <class Op, class T>
-void reduce_columns(const T* x, T* out, const Reduce& job) {
+template <class Op, class T> void reduce_columns(const T* x, T* out, const Reduce& job) {
   const std::int64_t blocks = (job.inner + kColumns - 1) / kColumns;
   const std::int64_t pieces = (job.n + kRowsPerPiece - 1) / kRowsPerPiece;
   T* partial = pieces > 1 ? new T[static_cast<std::size_t>(job.outer * pieces * job.inner)] : out;
@@ -75,13 +71,12 @@ void reduce_columns(const T* x, T* out, const Reduce& job) {
   if (pieces == 1) return;
   for (std::int64_t o = 0; o < job.outer; ++o)
     for (std::int64_t c = 0; c < job.inner; ++c)
-      out[o * job.inner + c] = reduce_tree<Op, T>(
-          0, pieces, [=](std::int64_t p) { return partial[(o * pieces + p) * job.inner + c]; });
+      out[o * job.inner + c] =
+          reduce_tree<Op, T>(0, pieces, [=](std::int64_t p) { return partial[(o * pieces + p) * job.inner + c]; });
   delete[] partial;
 }
 
-template <class Op, class T>
-void reduce_kernel(const Reduce& job) {
+template <class Op, class T> void reduce_kernel(const Reduce& job) {
   const T* x = static_cast<const T*>(job.in);
   T* out = static_cast<T*>(job.out);
   if (job.n == 0) {
@@ -93,8 +88,7 @@ void reduce_kernel(const Reduce& job) {
   }
 }
 
-template <class T, bool smallest>
-void arg_kernel(const Reduce& job) {
+template <class T, bool smallest> void arg_kernel(const Reduce& job) {
   const T* x = static_cast<const T*>(job.in);
   auto* out = static_cast<std::int64_t*>(job.out);
   in_chunks(job.outer * job.inner, kChunk / job.n + 1, [&](std::int64_t begin, std::int64_t end) {
@@ -111,8 +105,7 @@ void arg_kernel(const Reduce& job) {
   });
 }
 
-template <class T>
-void cumsum_kernel(const Reduce& job) {
+template <class T> void cumsum_kernel(const Reduce& job) {
   const T* x = static_cast<const T*>(job.in);
   T* out = static_cast<T*>(job.out);
   parallel_for(job.outer, [&](std::int64_t o) {
@@ -124,8 +117,7 @@ void cumsum_kernel(const Reduce& job) {
   });
 }
 
-template <class T>
-void set(Kernels& table) {
+template <class T> void set(Kernels& table) {
   constexpr auto t = static_cast<std::size_t>(dtype_of<T>);
   ReduceOps::for_each([&]<class Op>() { table.reduce[ReduceOps::index<Op>][t] = reduce_kernel<Op, T>; });
   table.arg_reduce[0][t] = arg_kernel<T, false>;

@@ -6,29 +6,26 @@ namespace stet::cpu::STET_ISA {
 namespace {
 
 /// body(row) for every row, several rows to a piece of work.
-template <class Body>
-inline void for_rows(const Rows& job, const Body& body) {
+template <class Body> inline void for_rows(const Rows& job, const Body& body) {
   in_chunks(job.rows, kChunk / (job.n > 0 ? job.n : 1) + 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) body(row);
   });
 }
 
-template <class T>
-inline T row_max(const T* x, std::int64_t n) {
+template <class T> inline T row_max(const T* x, std::int64_t n) {
   return reduce_tree<Max, T>(0, n, [=](std::int64_t i) { return x[i]; });
 }
 
-/// log of the sum of exp(x): the maximum is taken out first. A row of -inf gives -inf, one with +inf gives +inf.
-template <class T>
-inline T row_logsumexp(const T* x, std::int64_t n) {
+/// log of the sum of exp(x): the maximum is taken out first. A row of -inf gives -inf, one with +inf gives
+/// +inf.
+template <class T> inline T row_logsumexp(const T* x, std::int64_t n) {
   const T top = row_max(x, n);
   if (!(top > -__builtin_inf() && top < __builtin_inf())) return top;
   const T sum = reduce_tree<Sum, T>(0, n, [=](std::int64_t i) { return math::exp(x[i] - top); });
   return top + math::log(sum);
 }
 
-template <class T>
-void softmax_rows(const Rows& job) {
+template <class T> void softmax_rows(const Rows& job) {
   for_rows(job, [&](std::int64_t row) {
     const T* __restrict x = static_cast<const T*>(job.in[0]) + row * job.n;
     T* __restrict y = static_cast<T*>(job.out[0]) + row * job.n;
@@ -39,8 +36,7 @@ void softmax_rows(const Rows& job) {
   });
 }
 
-template <class T>
-void log_softmax_rows(const Rows& job) {
+template <class T> void log_softmax_rows(const Rows& job) {
   for_rows(job, [&](std::int64_t row) {
     const T* __restrict x = static_cast<const T*>(job.in[0]) + row * job.n;
     T* __restrict y = static_cast<T*>(job.out[0]) + row * job.n;
@@ -50,8 +46,7 @@ void log_softmax_rows(const Rows& job) {
   });
 }
 
-template <class T>
-void logsumexp_rows(const Rows& job) {
+template <class T> void logsumexp_rows(const Rows& job) {
   T* out = static_cast<T*>(job.out[0]);
   for_rows(job, [&](std::int64_t row) {
     const T* x = static_cast<const T*>(job.in[0]) + row * job.n;
@@ -59,8 +54,7 @@ void logsumexp_rows(const Rows& job) {
   });
 }
 
-template <class T>
-void layer_norm_rows(const Rows& job) {
+template <class T> void layer_norm_rows(const Rows& job) {
   const T* weight = static_cast<const T*>(job.in[1]);
   const T* bias = static_cast<const T*>(job.in[2]);
   T *mean_out = static_cast<T*>(job.out[1]), *rstd_out = static_cast<T*>(job.out[2]);
@@ -85,8 +79,7 @@ void layer_norm_rows(const Rows& job) {
 }
 
 /// dx = rstd (gw - mean(gw) - xhat mean(gw xhat)), gw = g * weight.
-template <class T>
-void layer_norm_grad_rows(const Rows& job) {
+template <class T> void layer_norm_grad_rows(const Rows& job) {
   const T* weight = static_cast<const T*>(job.in[2]);
   const T *means = static_cast<const T*>(job.in[3]), *rstds = static_cast<const T*>(job.in[4]);
   const T over_n = T(1) / static_cast<T>(job.n);
@@ -97,44 +90,43 @@ void layer_norm_grad_rows(const Rows& job) {
     const T mean = means[row], rstd = rstds[row];
     for (std::int64_t i = 0; i < job.n; ++i) dx[i] = weight ? g[i] * weight[i] : g[i];
     const T a = reduce_tree<Sum, T>(0, job.n, [=](std::int64_t i) { return dx[i]; }) * over_n;
-    const T b =
-        reduce_tree<Sum, T>(0, job.n, [=](std::int64_t i) { return dx[i] * ((x[i] - mean) * rstd); }) * over_n;
+    const T b = reduce_tree<Sum, T>(0, job.n, [=](std::int64_t i) { return dx[i] * ((x[i] - mean) * rstd); }) * over_n;
     for (std::int64_t i = 0; i < job.n; ++i) dx[i] = rstd * (dx[i] - a - (x[i] - mean) * rstd * b);
   });
 }
 
-/// loss = (1 - s) w_t (lse - x_t) + s / n sum_c w_c (lse - x_c); 0 for an ignored row.
-template <class T>
-void cross_entropy_rows(const Rows& job) {
+/// loss = (1 - s) w_t (lse - x_t) + s / n sum_c w_c (lse - x_c); 0 for an ignored row. The largest logit is
+/// taken out of lse and x apart, since their difference would round to the size of the logits.
+template <class T> void cross_entropy_rows(const Rows& job) {
   const auto* target = static_cast<const std::int64_t*>(job.in[1]);
   const T* weight = static_cast<const T*>(job.in[2]);
-  T *loss = static_cast<T*>(job.out[0]), *lse_out = static_cast<T*>(job.out[1]);
+  T *loss = static_cast<T*>(job.out[0]), *log_sum_out = static_cast<T*>(job.out[1]);
   const T smoothing = static_cast<T>(job.scalar[0]);
   const auto ignore = static_cast<std::int64_t>(job.scalar[1]);
   for_rows(job, [&](std::int64_t row) {
     const T* x = static_cast<const T*>(job.in[0]) + row * job.n;
-    const T lse = row_logsumexp(x, job.n);
-    lse_out[row] = lse;
+    const T top = row_max(x, job.n);
+    const T log_sum = math::log(reduce_tree<Sum, T>(0, job.n, [=](std::int64_t i) { return math::exp(x[i] - top); }));
+    log_sum_out[row] = log_sum;
     const std::int64_t t = target[row];
     if (t == ignore) {
       loss[row] = T(0);
       return;
     }
-    T value = (weight ? weight[t] : T(1)) * (lse - x[t]);
+    T value = (weight ? weight[t] : T(1)) * (log_sum - (x[t] - top));
     if (smoothing != T(0)) {
       const T spread = reduce_tree<Sum, T>(
-          0, job.n, [=](std::int64_t i) { return (weight ? weight[i] : T(1)) * (lse - x[i]); });
+          0, job.n, [=](std::int64_t i) { return (weight ? weight[i] : T(1)) * (log_sum - (x[i] - top)); });
       value = (T(1) - smoothing) * value + smoothing / static_cast<T>(job.n) * spread;
     }
     loss[row] = value;
   });
 }
 
-template <class T>
-void cross_entropy_grad_rows(const Rows& job) {
+template <class T> void cross_entropy_grad_rows(const Rows& job) {
   const auto* target = static_cast<const std::int64_t*>(job.in[1]);
   const T* weight = static_cast<const T*>(job.in[2]);
-  const T *lse = static_cast<const T*>(job.in[3]), *g = static_cast<const T*>(job.in[4]);
+  const T *log_sums = static_cast<const T*>(job.in[3]), *g = static_cast<const T*>(job.in[4]);
   const T smoothing = static_cast<T>(job.scalar[0]), spread = smoothing / static_cast<T>(job.n);
   const auto ignore = static_cast<std::int64_t>(job.scalar[1]);
   T weight_sum = static_cast<T>(job.n);
@@ -147,18 +139,20 @@ void cross_entropy_grad_rows(const Rows& job) {
       for (std::int64_t i = 0; i < job.n; ++i) dx[i] = T(0);
       return;
     }
-    const T hit = (T(1) - smoothing) * (weight ? weight[t] : T(1)), seed = g[row], shift = lse[row];
-    const T scale = seed * (hit + spread * weight_sum);
-    for (std::int64_t i = 0; i < job.n; ++i) dx[i] = scale * math::exp(x[i] - shift);
-    if (smoothing != T(0))
-      for (std::int64_t i = 0; i < job.n; ++i) dx[i] = dx[i] - seed * spread * (weight ? weight[i] : T(1));
-    dx[t] = dx[t] - seed * hit;
+    const T hit = (T(1) - smoothing) * (weight ? weight[t] : T(1)), seed = g[row];
+    const T top = row_max(x, job.n), log_sum = log_sums[row], total = hit + spread * weight_sum;
+    // The difference first, then the seed: p - hit is where the digits are.
+    const auto rest = [=](std::int64_t i) {
+      return total * math::exp((x[i] - top) - log_sum) - spread * (weight ? weight[i] : T(1));
+    };
+    const T at_target = seed * (rest(t) - hit);
+    for (std::int64_t i = 0; i < job.n; ++i) dx[i] = seed * rest(i);
+    dx[t] = at_target;
   });
 }
 
 /// The table holds one entry for both element types.
-template <void (*F32)(const Rows&), void (*F64)(const Rows&)>
-void either(const Rows& job) {
+template <void (*F32)(const Rows&), void (*F64)(const Rows&)> void either(const Rows& job) {
   (job.dtype == DType::f32 ? F32 : F64)(job);
 }
 

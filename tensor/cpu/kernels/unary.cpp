@@ -4,8 +4,7 @@
 namespace stet::cpu::STET_ISA {
 namespace {
 
-template <class Op, class T>
-void set(Kernels& table) {
+template <class Op, class T> void set(Kernels& table) {
   table.unary[UnaryOps::index<Op>][static_cast<std::size_t>(dtype_of<T>)] = unary_kernel<Op, T>;
 }
 
@@ -22,10 +21,7 @@ void epilogue(T* c, std::int64_t rows, std::int64_t cols, std::int64_t ldc, cons
 }
 
 struct Identity {
-  template <class T>
-  STET_HD static T eval(T x) {
-    return x;
-  }
+  template <class T> STET_HD static T eval(T x) { return x; }
 };
 
 }  // namespace

@@ -1,4 +1,5 @@
-// The optimizers' fused pass: gradient scaling and clipping, quadratic penalty, rule, mask; one sweep over memory.
+// The optimizers' fused pass: gradient scaling and clipping, quadratic penalty, rule, mask; one sweep over
+// memory.
 #include <stet/tensor/cpu/kernels/isa.h>
 
 namespace stet::cpu::STET_ISA {
@@ -6,8 +7,7 @@ namespace {
 
 enum class Penalty { none, uniform, weighted };
 
-template <class T>
-struct Pointers {
+template <class T> struct Pointers {
   T *p, *s0, *s1, *s2;
   const T *g, *importance, *anchor;
 };
@@ -49,9 +49,9 @@ void dense(const Pointers<T>& at, std::int64_t begin, std::int64_t end, const Up
 }
 
 /// 32 elements under one mask word: a whole word of zeros touches no memory, one of ones is a dense run.
-template <class Rule, class T, Penalty penalty>
-void masked(const Pointers<T>& at, const std::uint32_t* bits, std::int64_t begin, std::int64_t end,
-            const UpdateOptions& o) {
+template <class Rule, class T, Penalty penalty> void masked(const Pointers<T>& at, const std::uint32_t* bits,
+                                                            std::int64_t begin, std::int64_t end,
+                                                            const UpdateOptions& o) {
   for (std::int64_t i = begin; i < end; i += 32) {
     const std::uint32_t word = bits[i / 32];
     const std::int64_t stop = i + 32 < end ? i + 32 : end;
@@ -82,11 +82,10 @@ void update_range(const Update& job, const Pointers<T>& at, std::int64_t begin, 
   }
 }
 
-template <class Rule, class T>
-void update_typed(const Update& job) {
-  const Pointers<T> at{static_cast<T*>(job.parameter),        static_cast<T*>(job.state[0]),
-                       static_cast<T*>(job.state[1]),         static_cast<T*>(job.state[2]),
-                       static_cast<const T*>(job.gradient),   static_cast<const T*>(job.importance),
+template <class Rule, class T> void update_typed(const Update& job) {
+  const Pointers<T> at{static_cast<T*>(job.parameter),      static_cast<T*>(job.state[0]),
+                       static_cast<T*>(job.state[1]),       static_cast<T*>(job.state[2]),
+                       static_cast<const T*>(job.gradient), static_cast<const T*>(job.importance),
                        static_cast<const T*>(job.anchor)};
   in_chunks(job.count, kChunk, [&](std::int64_t begin, std::int64_t end) {
     if (!at.anchor) update_range<Rule, T, Penalty::none>(job, at, begin, end);
@@ -95,8 +94,7 @@ void update_typed(const Update& job) {
   });
 }
 
-template <class Rule>
-void update_kernel(const Update& job) {
+template <class Rule> void update_kernel(const Update& job) {
   if (job.dtype == DType::f32) update_typed<Rule, float>(job);
   else update_typed<Rule, double>(job);
 }

@@ -1,0 +1,234 @@
+// The learner: what it reads, what it must not know, what it refuses, and runs that repeat to the bit.
+#include <cmath>
+#include <cstring>
+
+#include <stet/continual/learner.h>
+#include <stet/continual/strategies/baselines.h>
+#include <stet/continual/strategies/ewc.h>
+#include <stet/continual/strategies/replay.h>
+#include <stet/nn/layers.h>
+#include <stet/optim/optimizers.h>
+#include <stet/tensor/threads.h>
+
+#include "support/catch.h"
+#include "support/pools.h"
+
+using namespace stet;
+using namespace stet::continual;
+using Catch::Matchers::Contains;
+
+namespace {
+
+Scenario small(Setting setting, std::int64_t per_task = 2) {
+  return split_classes(test::clouds(6, 40, 30, 1), test::clouds(6, 20, 30, 2), setting, per_task);
+}
+
+/// A model and its optimizer, from a seed.
+struct Pupil {
+  nn::Mlp model;
+  optim::Adam optimizer;
+  Pupil(std::int64_t in, std::int64_t hidden, std::int64_t out, double lr = 1e-2)
+      : model({in, hidden, out}), optimizer(model.parameters(), {.lr = lr, .weight_decay = 1e-4}) {}
+};
+
+struct Curriculum final : Strategy {
+  std::string name() const override { return "curriculum"; }
+  std::vector<std::string> claims() const override { return {"training tasks"}; }
+};
+
+/// Remembers the model as it was at the end of each task.
+struct Recorder final : Strategy {
+  std::vector<nn::State>* states;
+  explicit Recorder(std::vector<nn::State>& out) : states(&out) {}
+  std::string name() const override { return "recorder"; }
+  void end_task(Context& context) override { states->push_back(context.model.state()); }
+};
+
+bool same_bits(const nn::State& a, const nn::State& b) {
+  return a.size() == b.size() && std::all_of(a.begin(), a.end(), [&](const auto& item) {
+           const Tensor& other = b.at(item.first);
+           return std::memcmp(item.second.raw(), other.raw(), static_cast<std::size_t>(other.bytes())) == 0;
+         });
+}
+
+}  // namespace
+
+TEST_CASE("Test splits are read before the first task and after each, and at no other time") {
+  const Scenario scenario = small(Setting::class_incremental);
+  for (const Task& task : scenario.tasks) CHECK(task.test.reads() == 0);
+  Pupil pupil(30, 8, 6);
+  Learner learner(pupil.model, pupil.optimizer, Ewc({.lambda = 10}), Replay({.capacity = 20}));
+  CHECK(scenario.tasks[0].test.reads() == 0);
+  const Result result = learner.run(scenario);
+  CHECK(result.test_reads == (3 + 1) * 3);
+  for (const Task& task : scenario.tasks) CHECK(task.test.reads() == 3 + 1);
+  CHECK(result.strategies == "ewc + replay");
+  CHECK(result.tasks == std::vector<std::string>{"0,1", "2,3", "4,5"});
+  CHECK(result.steps == 3 * 2);  // 80 examples in batches of 64
+  CHECK(result.accuracy.tasks() == 3);
+  CHECK(result.losses.size() == 3);
+}
+
+TEST_CASE("Plain training forgets classes, and joint training and replay do not") {
+  const Scenario scenario = small(Setting::class_incremental);
+  const auto learn = [&](auto... strategies) {
+    manual_seed(1);
+    Pupil pupil(30, 16, 6);
+    Learner learner(pupil.model, pupil.optimizer, std::move(strategies)...);
+    learner.options = {.batch_size = 16, .epochs = 10};
+    return learner.run(scenario);
+  };
+  const Result naive = learn(Naive()), joint = learn(Joint()),
+               replay = learn(Replay({.capacity = 40, .batch_size = 16}));
+  CHECK(naive.accuracy.forgetting() > 0.8);
+  CHECK(joint.accuracy.accuracy() > 0.9);
+  CHECK(replay.accuracy.accuracy() > 0.8);
+  CHECK(joint.steps == naive.steps);
+  CHECK(joint.test_reads == 2 * 3);
+  CHECK(std::isnan(joint.accuracy.r[0][0]));
+  CHECK(std::isnan(joint.accuracy.forgetting()));
+  CHECK(std::isnan(joint.losses[0]));
+}
+
+TEST_CASE("Class- and domain-incremental accuracy does not see the task; task-incremental does") {
+  for (const Setting setting :
+       {Setting::class_incremental, Setting::domain_incremental, Setting::task_incremental}) {
+    const Scenario scenario = small(setting);
+    Pupil pupil(30, 16, scenario.outputs);
+    Learner learner(pupil.model, pupil.optimizer);
+    learner.run(scenario);
+    const Pool test = test::clouds(6, 20, 30, 2);
+    const auto pool = std::make_shared<const Pool>(
+        setting == Setting::domain_incremental ? Pool{test.x, test.y - floor(test.y / 2.0) * 2.0} : test);
+    std::vector<std::int64_t> all;
+    for (std::int64_t i = 0; i < 120; ++i) all.push_back(i);
+    const auto shared = std::make_shared<const Pool>(Pool{pool->x, cast(pool->y, i64)});
+    std::vector<double> accuracy;
+    for (const std::int64_t task : {0, 1, 2})
+      accuracy.push_back(learner.evaluate(scenario, Examples(shared, all, task)));
+    const bool alike = accuracy[0] == accuracy[1] && accuracy[0] == accuracy[2];
+    CHECK(alike == (setting != Setting::task_incremental));
+    if (setting == Setting::task_incremental) continue;
+    const Tensor hits = equal(learner.predict(shared->x), shared->y);
+    CHECK(sum(hits).item() / 120 == accuracy[0]);
+  }
+}
+
+TEST_CASE("On random labels every setting scores chance") {
+  Generator generator(11);
+  const auto random_labels = [&](std::int64_t n) {  // balanced, in random order
+    auto order = permutation(generator, n);
+    for (auto& label : order) label %= 10;
+    return Pool{randn({n, 20}, generator), tensor(order)};
+  };
+  const Pool train = random_labels(1000), test = random_labels(2000);
+  const auto score = [&](Setting setting) {
+    const Scenario scenario = split_classes(train, test, setting, 2);
+    Pupil pupil(20, 32, scenario.outputs);
+    Learner learner(pupil.model, pupil.optimizer, Replay({.capacity = 100}));
+    learner.options.epochs = 5;
+    return learner.run(scenario).accuracy.accuracy();
+  };
+  const auto sigma = [](double p) { return std::sqrt(p * (1 - p) / 2000); };
+  CHECK(std::abs(score(Setting::class_incremental) - 0.1) < 3 * sigma(0.1));
+  CHECK(std::abs(score(Setting::task_incremental) - 0.5) < 3 * sigma(0.5));
+  CHECK(std::abs(score(Setting::domain_incremental) - 0.5) < 3 * sigma(0.5));
+}
+
+TEST_CASE("Two strategies that claim the same are an error that names both") {
+  const Scenario scenario = small(Setting::class_incremental);
+  Pupil pupil(30, 8, 6);
+  Learner learner(pupil.model, pupil.optimizer, Joint(), Curriculum());
+  CHECK_THROWS_WITH(learner.run(scenario),
+                    Contains("'joint' and 'curriculum' both claim the training tasks"));
+  Learner twice(pupil.model, pupil.optimizer, Ewc(), Ewc({.online = true}));
+  CHECK_THROWS_WITH(twice.run(scenario), Contains("'ewc' and 'online ewc' both claim the penalty 'ewc'"));
+  for (const Task& task : scenario.tasks) CHECK(task.test.reads() == 0);
+}
+
+TEST_CASE("Learners refuse what cannot be run") {
+  const Scenario scenario = small(Setting::class_incremental);
+  Pupil pupil(30, 8, 6);
+  Learner learner(pupil.model, pupil.optimizer);
+  CHECK_THROWS_WITH(learner.run({}), Contains("no tasks"));
+  learner.options.epochs = 0;
+  CHECK_THROWS_WITH(learner.run(scenario), Contains("0 epochs"));
+  CHECK_THROWS_WITH(learner.add(nullptr), Contains("no strategy"));
+  learner.options.epochs = 1;
+  learner.run(scenario);
+  CHECK_THROWS_WITH(learner.run(scenario), Contains("runs once"));
+  CHECK(std::isnan(learner.evaluate(scenario, Examples())));
+  CHECK_THROWS_WITH(Freeze({}), Contains("no globs"));
+  Learner frozen(pupil.model, pupil.optimizer, Freeze({.globs = {"*"}}));
+  CHECK_THROWS_WITH(frozen.run(scenario), Contains("nothing is left to train"));
+}
+
+TEST_CASE("Freeze keeps every bit of the body after its task, and the head goes on learning") {
+  const Scenario scenario = small(Setting::class_incremental);
+  Pupil pupil(30, 16, 6);
+  std::vector<nn::State> at_end;
+  Learner learner(pupil.model, pupil.optimizer, Recorder(at_end), Freeze({.globs = {"fc1.*"}}));
+  learner.run(scenario);
+  REQUIRE(at_end.size() == 3);
+  for (const char* name : {"fc1.weight", "fc1.bias"}) {
+    CHECK(same(at_end[2].at(name), at_end[0].at(name)));
+    CHECK_FALSE(pupil.model.parameter(name).trainable());
+  }
+  CHECK_FALSE(same(at_end[1].at("fc2.weight"), at_end[0].at("fc2.weight")));
+  CHECK_FALSE(same(at_end[2].at("fc2.weight"), at_end[1].at("fc2.weight")));
+}
+
+TEST_CASE("A run repeats to the bit from its seed, at any number of threads") {
+  const int before = threads();
+  const Scenario scenario =
+      split_classes(test::clouds(6, 100, 300, 1), test::clouds(6, 20, 300, 2), Setting::class_incremental, 2);
+  const auto learn = [&](int count, std::uint64_t seed) {
+    set_threads(count);
+    manual_seed(seed);
+    Pupil pupil(300, 200, 6, 1e-3);
+    std::vector<nn::State> at_end;
+    Learner learner(pupil.model, pupil.optimizer, Recorder(at_end), Ewc({.lambda = 100}),
+                    Replay({.capacity = 50, .seed = seed}));
+    learner.options = {.batch_size = 32, .epochs = 2, .seed = seed};
+    const Result result = learner.run(scenario);
+    return std::pair(at_end, result);
+  };
+  const auto [states, result] = learn(1, 5);
+  for (const int count : {1, 4}) {
+    const auto [again, other] = learn(count, 5);
+    REQUIRE(again.size() == 3);
+    for (std::size_t t = 0; t < 3; ++t) CHECK(same_bits(again[t], states[t]));
+    CHECK(other.accuracy.r == result.accuracy.r);
+    CHECK(other.losses == result.losses);
+  }
+  CHECK_FALSE(same_bits(learn(1, 6).first[0], states[0]));
+  set_threads(before);
+}
+
+TEST_CASE("Optimizer state is kept between tasks unless told otherwise") {
+  const Scenario scenario = small(Setting::class_incremental);
+  const auto steps_of = [&](bool keep) {
+    Pupil pupil(30, 8, 6);
+    Learner learner(pupil.model, pupil.optimizer);
+    learner.options.keep_optimizer = keep;
+    learner.run(scenario);
+    return pupil.optimizer.state().at("fc1.weight/step").item();
+  };
+  CHECK(steps_of(true) == 6);
+  CHECK(steps_of(false) == 2);
+}
+
+TEST_CASE("Progress counts the steps of each task") {
+  const Scenario scenario = small(Setting::class_incremental);
+  Pupil pupil(30, 8, 6);
+  Learner learner(pupil.model, pupil.optimizer);
+  std::vector<std::pair<int, std::int64_t>> seen;
+  learner.options.on_progress = [&](const Progress& p) {
+    CHECK(p.steps == 2);
+    CHECK(p.tasks == 3);
+    CHECK(std::isfinite(p.loss));
+    seen.emplace_back(p.task, p.step);
+  };
+  learner.run(scenario);
+  CHECK(seen == std::vector<std::pair<int, std::int64_t>>{{0, 1}, {0, 2}, {1, 1}, {1, 2}, {2, 1}, {2, 2}});
+}

@@ -1,0 +1,105 @@
+// Tables, the results file and the heat map.
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include <stet/continual/report.h>
+
+#include "support/catch.h"
+#include "support/scratch.h"
+
+using namespace stet;
+using namespace stet::continual;
+using Catch::Matchers::Contains;
+
+namespace {
+
+Run run_of(const std::string& label, std::uint64_t seed, double last) {
+  Result r;
+  r.strategies = label;
+  r.setting = Setting::domain_incremental;
+  r.tasks = {"a", "b"};
+  r.accuracy = {.before = {0.5, 0.5}, .r = {{1.0, std::nan("")}, {last, 0.9}}};
+  r.losses = {0.1, 0.2};
+  r.seconds = {1, 2};
+  r.steps = 30;
+  r.test_reads = 6;
+  return {label, seed, r};
+}
+
+std::string read(const std::filesystem::path& path) {
+  std::ostringstream out;
+  out << std::ifstream(path, std::ios::binary).rdbuf();
+  return out.str();
+}
+
+std::size_t count(const std::string& text, const std::string& part) {
+  std::size_t n = 0;
+  for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
+  return n;
+}
+
+}  // namespace
+
+TEST_CASE("Summaries group runs by setting and label") {
+  const auto all = summarise({run_of("x", 1, 0.5), run_of("y", 1, 0.8), run_of("x", 2, 0.7)});
+  REQUIRE(all.size() == 2);
+  CHECK(all[0].label == "x");
+  CHECK(all[0].runs == 2);
+  CHECK(all[0].accuracy.mean == Approx((0.7 + 0.8) / 2));
+  CHECK(all[0].forgetting.mean == Approx(0.4));
+  CHECK(all[0].seconds.mean == Approx(3));
+  CHECK(all[1].runs == 1);
+  const std::string text = table(all);
+  CHECK_THAT(text, Contains("domain-incremental"));
+  CHECK_THAT(text, Contains("75.0 ±  7.1"));
+  CHECK_THAT(text, Contains("85.0 ±    –"));  // one run has no deviation
+}
+
+TEST_CASE("Matrices as text stand beside each other, NaN as a dash") {
+  const Result r = run_of("x", 1, 0.5).result;
+  CHECK(table({{"left", r.accuracy, r.tasks}, {"right", r.accuracy, r.tasks}}) ==
+        "  left          right       \n"
+        "   100.0     –   100.0     –\n"
+        "    50.0  90.0    50.0  90.0\n");
+}
+
+TEST_CASE("The results file holds runs, summaries and definitions; NaN is null") {
+  const test::Scratch scratch;
+  const auto path = scratch.path() / "new" / "results.json";
+  write_results_json(path, {run_of("x \"quoted\"", 1, 0.5), run_of("x \"quoted\"", 2, 0.7)},
+                     {{"command", "a\xff"}});
+  const auto file = nlohmann::json::parse(read(path));
+  CHECK(file["runs"].size() == 2);
+  CHECK(file["runs"][0]["label"] == "x \"quoted\"");
+  CHECK(file["runs"][0]["setting"] == "domain-incremental");
+  CHECK(file["runs"][0]["accuracy_matrix"][0][1].is_null());
+  CHECK(file["runs"][1]["acc"].get<double>() == Approx(0.8));
+  CHECK(file["runs"][1]["test_reads"] == 6);
+  CHECK(file["summary"][0]["forgetting"]["mean"].get<double>() == Approx(0.4));
+  CHECK_THAT(file["definitions"].get<std::string>(), Contains("BWT"));
+  CHECK(file["about"]["command"].get<std::string>().starts_with("a"));
+  CHECK(std::distance(std::filesystem::directory_iterator(path.parent_path()), {}) ==
+        1);  // nothing left beside it
+  CHECK_THROWS_WITH(write_text_file(path / "below" / "x", ""), Contains("results.json"));
+}
+
+TEST_CASE("The heat map: every number, dashes, escaped text") {
+  const test::Scratch scratch;
+  const auto path = scratch.path() / "m.svg";
+  const Result r = run_of("x", 1, 0.456).result;
+  write_accuracy_matrix_svg(path, r.accuracy, "<script> & \"co\"", {"a<b", "c&d"});
+  const std::string svg = read(path);
+  CHECK(svg.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\""));
+  for (const char* part :
+       {">100.0<", ">45.6<", ">90.0<", ">–<", ">after learning task<", ">accuracy on task (%)<", ">a&lt;b<",
+        ">c&amp;d<", "&lt;script&gt; &amp; &quot;co&quot;"})
+    CHECK_THAT(svg, Contains(part));
+  CHECK(svg.find("<script") == std::string::npos);
+  CHECK(count(svg, "<text") == count(svg, "</text>"));
+  CHECK_THROWS_WITH(write_accuracy_matrix_svg(path, {}, "empty"), Contains("is empty"));
+  CHECK_THROWS_WITH(write_accuracy_matrix_svg(path, {.before = {}, .r = {{1, 2}}}, "odd"),
+                    Contains("one of 2 values"));
+  CHECK_THROWS_WITH(write_accuracy_matrices_svg(path, "none", {}, 2), Contains("0 matrices"));
+}

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Can the tests fail? Breaks kernels, derivatives, engine, optimizers, Fisher and readers by hand, one place at a
+# time, in a copy of the tree, and expects the suite to notice each: bash tests/mutations.sh [NUMBER ...]
+# Prints a line per mutation, then how many were caught; a survivor is a failure. Takes about half an hour.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+work=$root/build/mutations
+mkdir -p "$work/source"
+(cd "$root" && git ls-files -z --cached --others --exclude-standard | tar --null -cf - -T -) | tar -xf - -C "$work/source"
+cmake --preset release -S "$work/source" -B "$work/build" -DSTET_BUILD_EXAMPLES=OFF -DSTET_BUILD_BENCH=OFF >/dev/null
+build() { cmake --build "$work/build" --target stet_tests >"$work/build.log" 2>&1; }
+build || { tail -20 "$work/build.log"; exit 1; }
+
+number=0 caught=0 tried=0
+wanted=" $* "
+# mutation FILE TEXT REPLACEMENT TEST...: the first place where TEXT stands becomes REPLACEMENT; the named test
+# files (or [tags]) must notice.
+mutation() {
+  local file=$1 text=$2 replacement=$3
+  shift 3
+  number=$((number + 1))
+  [ "$wanted" = "  " ] || [[ "$wanted" == *" $number "* ]] || return 0
+  tried=$((tried + 1))
+  local target=$work/source/$file
+  cp "$target" "$work/original"
+  python3 - "$target" "$text" "$replacement" <<'PY'
+import sys
+path, text, replacement = sys.argv[1:]
+source = open(path).read()
+if text not in source:
+    sys.exit(f"{path}: '{text}' is not there any more: bring this script up to date")
+open(path, "w").write(source.replace(text, replacement, 1))
+PY
+  local verdict=SURVIVED filters=
+  for test in "$@"; do
+    [[ $test == \[* ]] && filters+=",$test" || filters+=",[#$test]"
+  done
+  if ! build; then
+    verdict="does not compile"
+  elif ! timeout 600 "$work/build/stet_tests" --filenames-as-tags "${filters#,}" --abort >"$work/test.log" 2>&1; then
+    verdict=caught
+    caught=$((caught + 1))
+  fi
+  echo "$number $verdict: $file: $text -> $replacement"
+  cp "$work/original" "$target"
+}
+
+# Kernels.
+mutation tensor/cpu/kernels/reduce.cpp 'r = row + 1; r < end' 'r = row + 2; r < end' elementwise_test
+mutation tensor/cpu/kernels/reduce.cpp 'constexpr std::int64_t kLongLine = 65536' 'const std::int64_t kLongLine = 65536 / threads()' threads_test
+mutation tensor/cpu/kernels/reduce.cpp '(better || now != now) && !(old != old)' 'better' elementwise_test
+mutation tensor/cpu/kernels/rows.cpp 'const T scale = T(1) / reduce_tree' 'const T scale = T(1.0001) / reduce_tree' gradcheck_test
+mutation tensor/cpu/kernels/rows.cpp 'dx[i] - a - (x[i] - mean) * rstd * b' 'dx[i] - a + (x[i] - mean) * rstd * b' gradcheck_test
+mutation tensor/cpu/kernels/rows.cpp 'dx[t] = dx[t] - seed * hit' 'dx[t] = dx[t] - hit' gradcheck_test
+mutation tensor/cpu/kernels/gemm.cpp 'outer_tile<R, 1, true>(a, ra, pa, b + col, job.ldb, c + col' 'outer_tile<R, 1, true>(a, ra, pa, b + col, job.ldb, c + col + 0 * R + (col > 32)' elementwise_test
+mutation tensor/cpu/gemm.cpp 'static_cast<const T*>(job.bias) + col' 'static_cast<const T*>(job.bias)' elementwise_test
+mutation tensor/cpu/indexing.cpp 'if (job.descending ? before(b, a) : before(a, b)) return true;' 'if (before(a, b)) return true;' elementwise_test
+mutation tensor/cpu/kernels/update.cpp 'word >> (j - i) & 1u' 'word >> (j - i) >= 1u' optimizer_test mask_test
+mutation tensor/cpu/kernels/update.cpp 'g = g + lambda * importance[i] * (value - anchor[i])' 'g = g + lambda * importance[i] * (anchor[i] - value)' optimizer_test
+# Derivatives and engine.
+mutation autograd/derivatives.h 'g * (1.0 - y * y)' 'g * (1.0 + y * y)' gradcheck_test
+mutation autograd/derivatives.h 'static Tensor of(T g, T y) { return relu_grad(g, y); }' 'static Tensor of(T g, T y) { return relu_grad(g, y) * 0.0; }' gradcheck_test
+mutation autograd/ops_reduce.cpp 'where(equal(zeros, one), expand(scaled' 'where(equal(zeros, zero), expand(scaled' gradcheck_test
+mutation autograd/ops_matrix.cpp 'pass.give(2, sum(as_rows(g), {0}))' 'pass.give(2, mean(as_rows(g), {0}))' gradcheck_test
+mutation autograd/engine.cpp 'check(output.impl().storage->version() == node->output_version' 'check(true || output.impl().storage->version() == node->output_version' engine_test
+mutation autograd/squared.cpp 'survey_.uses(leaf) > 1' 'survey_.uses(leaf) > 100' squared_test
+# Optimizers.
+mutation optim/optimizers.cpp 'u.correction2 = 1 - std::pow(o.beta2, t)' 'u.correction2 = 1 - std::pow(o.beta2, t + 1)' optim_golden_test
+mutation optim/optimizer.cpp 'last_norm_ > clip_norm_ ? clip_norm_ / (last_norm_ + 1e-6) : 1' 'last_norm_ > clip_norm_ ? clip_norm_ : 1' optimizer_test
+mutation optim/optimizer.cpp 'slot.mask_ = m && !m->is_all() ? m : nullptr' 'slot.mask_ = nullptr' optimizer_test
+# Fisher, memory, metrics.
+mutation continual/importance.cpp 'seeds.push_back(weight * (hit - p))' 'seeds.push_back(hit - p)' fisher_test
+mutation continual/importance.cpp '1.0 / static_cast<double>(chosen.size())' '1.0 / static_cast<double>(chosen.size() - 1)' fisher_test
+mutation continual/memory.cpp '0, seen_ + 1)' '0, 2 * seen_ + 1)' replay_test
+mutation continual/metrics.cpp 'total += best - r.back()[j]' 'total += r[j][j] - r.back()[j]' metrics_test
+# Readers.
+mutation data/loader.cpp 'order_ = indices_;' 'order_ = indices_; if (epoch_ > 0) std::swap(order_.front(), order_.back());' loader_test
+mutation data/idx.cpp 'check(size <= room' 'check(size <= room + 1' idx_test
+mutation nn/module.cpp 'problems << "\n  unexpected: "' 'if (false) problems << "\n  unexpected: "' module_test
+
+echo "mutations: $caught of $tried caught"
+[ "$caught" -eq "$tried" ]
