@@ -11,7 +11,15 @@
 namespace stet::continual {
 namespace {
 
-constexpr int kCell = 46, kGap = 2, kLeft = 74, kTop = 34, kBottom = 52, kRight = 16, kTitle = 46, kLegend = 64;
+constexpr int kCell = 46, kGap = 2, kRight = 16, kTitle = 46, kLegend = 64;
+
+/// Room around the cells, in pixels; the same for all maps of a picture.
+struct Layout {
+  int left, top, bottom, side;
+  bool slanted;  ///< names are too long to stand under their columns
+  int wide() const { return left + side + kRight; }
+  int high() const { return top + side + bottom; }
+};
 
 struct Colour {
   double r, g, b;  ///< 0..255
@@ -75,24 +83,41 @@ void draw_cell(std::ostream& out, int x, int y, double value) {
        dark ? "class=\"value\" fill=\"#ffffff\"" : "class=\"value\" fill=\"#1a1a1a\"", number);
 }
 
-int side_of(const HeatMap& map) { return kCell * map.matrix.tasks(); }
+/// Width of text of 12 pixels, roughly: fonts differ.
+int width_of(const std::string& words) { return static_cast<int>(7.2 * static_cast<double>(words.size())) + 1; }
 
-void draw_map(std::ostream& out, const HeatMap& map, int x0, int y0) {
-  const int left = x0 + kLeft, top = y0 + kTop, side = side_of(map);
+Layout layout_of(const std::vector<HeatMap>& maps) {
+  int names = 0, tasks = 3;  // an axis title takes as much room as three cells
+  bool titles = false;
+  for (const HeatMap& map : maps) {
+    titles = titles || !map.title.empty();
+    tasks = std::max(tasks, map.matrix.tasks());
+    for (std::size_t i = 0; i < map.matrix.r.size(); ++i) names = std::max(names, width_of(task_name(map, i)));
+  }
+  const bool slanted = names > kCell;
+  return {42 + names, titles ? 34 : 10, slanted ? 40 + names * 3 / 4 : 52, kCell * tasks, slanted};
+}
+
+void turned(std::ostream& out, double x, double y, std::string_view style, int degrees, const std::string& words) {
+  std::ostringstream attributes;
+  attributes << "class=\"" << style << "\" transform=\"rotate(" << degrees << ' ' << x << ' ' << y << ")\"";
+  text(out, x, y, attributes.str(), words);
+}
+
+void draw_map(std::ostream& out, const HeatMap& map, const Layout& layout, int x0, int y0) {
+  const int left = x0 + layout.left, top = y0 + layout.top, side = kCell * map.matrix.tasks();
   text(out, left + side / 2.0, y0 + 20, "class=\"title\"", map.title);
   for (std::size_t i = 0; i < map.matrix.r.size(); ++i) {
-    const int y = top + kCell * static_cast<int>(i);
-    text(out, left - 8, y + kCell / 2.0 + 3, "class=\"row\"", task_name(map, i));
+    const int at = kCell * static_cast<int>(i);
+    text(out, left - 8, top + at + kCell / 2.0 + 3, "class=\"row\"", task_name(map, i));
     for (std::size_t j = 0; j < map.matrix.r[i].size(); ++j)
-      draw_cell(out, left + kCell * static_cast<int>(j), y, map.matrix.r[i][j]);
-    text(out, left + kCell * (static_cast<double>(i) + 0.5) - 1, top + side + 16, "class=\"column\"",
-         task_name(map, i));
+      draw_cell(out, left + kCell * static_cast<int>(j), top + at, map.matrix.r[i][j]);
+    const double x = left + at + kCell / 2.0 - 1, y = top + side + 16;
+    if (layout.slanted) turned(out, x + 6, y, "row", -45, task_name(map, i));
+    else text(out, x, y, "class=\"column\"", task_name(map, i));
   }
-  text(out, left + side / 2.0, top + side + 36, "class=\"axis\"", "accuracy on task (%)");
-  const double x = x0 + 20, y = top + side / 2.0;
-  std::ostringstream turned;
-  turned << "class=\"axis\" transform=\"rotate(-90 " << x << ' ' << y << ")\"";
-  text(out, x, y, turned.str(), "after learning task");
+  text(out, left + side / 2.0, top + side + layout.bottom - 16, "class=\"axis\"", "accuracy on task (%)");
+  turned(out, x0 + 20, top + std::max(side, 3 * kCell) / 2.0, "axis", -90, "after learning task");
 }
 
 void draw_legend(std::ostream& out, int x, int y, int height) {
@@ -112,18 +137,17 @@ void write_accuracy_matrices_svg(const std::filesystem::path& path, const std::s
                                  const std::vector<HeatMap>& maps, int columns) {
   constexpr std::string_view kOp = "write_accuracy_matrices_svg";
   check(!maps.empty() && columns > 0, kOp, maps.size(), " matrices in ", columns, " columns");
-  int side = 0;
   for (const HeatMap& map : maps) {
     check(map.matrix.tasks() > 0, kOp, "the matrix '", map.title, "' is empty");
     for (const auto& row : map.matrix.r)
       check(row.size() == map.matrix.r.size(), kOp, "the matrix '", map.title, "' has ", map.matrix.r.size(),
             " rows and one of ", row.size(), " values");
-    side = std::max(side, side_of(map));
   }
   columns = std::min(columns, static_cast<int>(maps.size()));
   const int rows = (static_cast<int>(maps.size()) + columns - 1) / columns;
-  const int wide = kLeft + side + kRight, high = kTop + side + kBottom;
-  const int width = columns * wide + kLegend, height = kTitle + rows * high;
+  const Layout layout = layout_of(maps);
+  const int width = std::max(columns * layout.wide() + kLegend, 40 + width_of(title) * 3 / 2);
+  const int height = kTitle + rows * layout.high();
   std::ostringstream out;
   out << "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" << width << "\" height=\"" << height
       << "\" viewBox=\"0 0 " << width << ' ' << height << "\" role=\"img\" aria-label=\"" << escaped(title)
@@ -137,9 +161,9 @@ void write_accuracy_matrices_svg(const std::filesystem::path& path, const std::s
   text(out, 20, 30, "class=\"head\"", title);
   for (std::size_t i = 0; i < maps.size(); ++i) {
     const int at = static_cast<int>(i);
-    draw_map(out, maps[i], at % columns * wide, kTitle + at / columns * high);
+    draw_map(out, maps[i], layout, at % columns * layout.wide(), kTitle + at / columns * layout.high());
   }
-  draw_legend(out, columns * wide, kTitle + kTop, side - kGap);
+  draw_legend(out, columns * layout.wide(), kTitle + layout.top, layout.side - kGap);
   out << "</svg>\n";
   write_text_file(path, out.str());
 }

@@ -2,6 +2,7 @@
 // one counter; which thread runs a chunk never matters to the result.
 #include <stet/tensor/threads.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <mutex>
@@ -27,17 +28,16 @@ thread_local bool inside_chunk = false;
 
 class Pool {
  public:
-  explicit Pool(int count) {
+  explicit Pool(int count) : workers_(static_cast<std::size_t>(count - 1)) {
     const auto cores = std::thread::hardware_concurrency();
     spin_ = count <= static_cast<int>(cores) ? 4000 : 0;  // spinning steals from others when oversubscribed
-    for (int i = 1; i < count; ++i) workers_.emplace_back([this] { work(); });
+    for (Worker& worker : workers_) worker.thread = std::thread([this, &worker] { work(worker); });
   }
 
   ~Pool() {
     stop_.store(true, std::memory_order_relaxed);
-    generation_.fetch_add(1, std::memory_order_seq_cst);
-    generation_.notify_all();
-    for (auto& worker : workers_) worker.join();
+    for (Worker& worker : workers_) worker.call();
+    for (Worker& worker : workers_) worker.thread.join();
   }
 
   int count() const { return static_cast<int>(workers_.size()) + 1; }
@@ -50,11 +50,14 @@ class Pool {
     context_ = context;
     chunks_ = chunks;
     next_.store(0, std::memory_order_relaxed);
-    active_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
-    generation_.fetch_add(1, std::memory_order_seq_cst);
-    if (sleepers_.load(std::memory_order_seq_cst) > 0) generation_.notify_all();
+    const auto invited = std::min(workers_.size(), static_cast<std::size_t>(chunks - 1));
+    active_.store(static_cast<int>(invited), std::memory_order_relaxed);
+    for (std::size_t i = 0; i < invited; ++i) workers_[i].call();
     drain();
-    while (active_.load(std::memory_order_acquire) != 0) pause_or_yield();
+    while (active_.load(std::memory_order_acquire) != 0) {
+      if (spin_ > 0) pause_cpu();
+      else std::this_thread::yield();
+    }
   }
 
   static void run_alone(std::int64_t chunks, void (*body)(void*, std::int64_t), void* context) {
@@ -62,10 +65,28 @@ class Pool {
   }
 
  private:
-  void pause_or_yield() const {
-    if (spin_ > 0) pause_cpu();
-    else std::this_thread::yield();
-  }
+  /// A thread and the number of times it has been called; it sleeps on that number.
+  struct Worker {
+    alignas(64) std::atomic<std::uint32_t> calls{0};
+    std::atomic<bool> asleep{false};
+    std::thread thread;
+
+    void call() {
+      calls.fetch_add(1, std::memory_order_seq_cst);
+      if (asleep.load(std::memory_order_seq_cst)) calls.notify_one();
+    }
+    std::uint32_t wait(std::uint32_t seen, int spin) {
+      for (int i = 0; i < spin; ++i) {
+        const std::uint32_t now = calls.load(std::memory_order_acquire);
+        if (now != seen) return now;
+        pause_cpu();
+      }
+      asleep.store(true, std::memory_order_seq_cst);
+      calls.wait(seen, std::memory_order_seq_cst);
+      asleep.store(false, std::memory_order_relaxed);
+      return calls.load(std::memory_order_acquire);
+    }
+  };
 
   void drain() {
     inside_chunk = true;
@@ -73,30 +94,17 @@ class Pool {
     inside_chunk = false;
   }
 
-  void work() {
+  void work(Worker& worker) {
     flush_denormals();
-    std::uint32_t seen = 0;
-    while (true) {
-      seen = wait_for_work(seen);
+    for (std::uint32_t seen = 0;;) {
+      seen = worker.wait(seen, spin_);
       if (stop_.load(std::memory_order_relaxed)) return;
       drain();
       active_.fetch_sub(1, std::memory_order_release);
     }
   }
 
-  std::uint32_t wait_for_work(std::uint32_t seen) {
-    for (int i = 0; i < spin_; ++i) {
-      const std::uint32_t now = generation_.load(std::memory_order_acquire);
-      if (now != seen) return now;
-      pause_cpu();
-    }
-    sleepers_.fetch_add(1, std::memory_order_seq_cst);
-    generation_.wait(seen, std::memory_order_acquire);
-    sleepers_.fetch_sub(1, std::memory_order_seq_cst);
-    return generation_.load(std::memory_order_acquire);
-  }
-
-  std::vector<std::thread> workers_;
+  std::vector<Worker> workers_;
   std::mutex busy_;
   int spin_ = 0;
   void (*body_)(void*, std::int64_t) = nullptr;
@@ -104,8 +112,6 @@ class Pool {
   std::int64_t chunks_ = 0;
   alignas(64) std::atomic<std::int64_t> next_{0};
   alignas(64) std::atomic<int> active_{0};
-  alignas(64) std::atomic<std::uint32_t> generation_{0};
-  std::atomic<int> sleepers_{0};
   std::atomic<bool> stop_{false};
 };
 

@@ -29,7 +29,7 @@ foreach(file IN LISTS test_files)
   list(APPEND seen ${name})
   add_test(NAME ${folder}/${name} COMMAND stet_tests --filenames-as-tags "[#${name}]" ${no_tests_fail})
   set_tests_properties(${folder}/${name} PROPERTIES LABELS "${folder}" TIMEOUT 900)
-  if(folder MATCHES "^(tensor|autograd)")  # the arithmetic again, under each instruction set that the processor has
+  if(folder MATCHES "^(tensor|autograd)" AND NOT name STREQUAL threads_test)  # the arithmetic again, under each instruction set that the processor has
     foreach(isa IN LISTS STET_ISAS)
       add_test(NAME ${folder}/${name}@${isa} COMMAND bash ${PROJECT_SOURCE_DIR}/tests/support/under_isa.sh ${isa}
         $<TARGET_FILE:stet_tests> --filenames-as-tags "[#${name}]" ${no_tests_fail})

@@ -38,8 +38,7 @@ TEST_CASE("What is not defined is NaN") {
   for (const double value : {one.backward_transfer(), one.forward_transfer(), one.forgetting()})
     CHECK(std::isnan(value));
   // Joint training: only the last row was measured.
-  const AccuracyMatrix joint{.before = {0, 0, 0},
-                             .r = {{kNan, kNan, kNan}, {kNan, kNan, kNan}, {0.7, 0.8, 0.9}}};
+  const AccuracyMatrix joint{.before = {0, 0, 0}, .r = {{kNan, kNan, kNan}, {kNan, kNan, kNan}, {0.7, 0.8, 0.9}}};
   CHECK(joint.accuracy() == Approx(0.8));
   for (const double value : {joint.backward_transfer(), joint.forward_transfer(), joint.forgetting()})
     CHECK(std::isnan(value));

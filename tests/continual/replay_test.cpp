@@ -117,8 +117,7 @@ TEST_CASE("Reservoirs refuse what does not fit") {
   CHECK_THROWS_WITH(Reservoir(0, Generator()), Contains("capacity 0"));
   Reservoir memory(10, Generator(3)), other(11, Generator(3));
   memory.offer(numbered(0, 3));
-  CHECK_THROWS_WITH(memory.offer({zeros({2, 5}), zeros({2}, i64), zeros({2}, i64)}),
-                    Contains("examples (2, 5)"));
+  CHECK_THROWS_WITH(memory.offer({zeros({2, 5}), zeros({2}, i64), zeros({2}, i64)}), Contains("examples (2, 5)"));
   CHECK_THROWS_WITH(other.load(memory.state()), Contains("does not fit capacity 11"));
   CHECK_THROWS_WITH(other.load({}), Contains("no 'counters'"));
   nn::State broken = memory.state();
@@ -146,6 +145,5 @@ TEST_CASE("Replay joins stored examples of earlier tasks, with their tasks") {
   replay.examples(context, batch);
   REQUIRE(batch.size() == 12);
   CHECK(batch.x.shape() == Shape{12, 5});
-  CHECK(batch.task.to_vector<std::int64_t>() ==
-        std::vector<std::int64_t>{1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0});
+  CHECK(batch.task.to_vector<std::int64_t>() == std::vector<std::int64_t>{1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0});
 }

@@ -68,8 +68,7 @@ TEST_CASE("Matrices as text stand beside each other, NaN as a dash") {
 TEST_CASE("The results file holds runs, summaries and definitions; NaN is null") {
   const test::Scratch scratch;
   const auto path = scratch.path() / "new" / "results.json";
-  write_results_json(path, {run_of("x \"quoted\"", 1, 0.5), run_of("x \"quoted\"", 2, 0.7)},
-                     {{"command", "a\xff"}});
+  write_results_json(path, {run_of("x \"quoted\"", 1, 0.5), run_of("x \"quoted\"", 2, 0.7)}, {{"command", "a\xff"}});
   const auto file = nlohmann::json::parse(read(path));
   CHECK(file["runs"].size() == 2);
   CHECK(file["runs"][0]["label"] == "x \"quoted\"");
@@ -80,8 +79,7 @@ TEST_CASE("The results file holds runs, summaries and definitions; NaN is null")
   CHECK(file["summary"][0]["forgetting"]["mean"].get<double>() == Approx(0.4));
   CHECK_THAT(file["definitions"].get<std::string>(), Contains("BWT"));
   CHECK(file["about"]["command"].get<std::string>().starts_with("a"));
-  CHECK(std::distance(std::filesystem::directory_iterator(path.parent_path()), {}) ==
-        1);  // nothing left beside it
+  CHECK(std::distance(std::filesystem::directory_iterator(path.parent_path()), {}) == 1);  // nothing left beside it
   CHECK_THROWS_WITH(write_text_file(path / "below" / "x", ""), Contains("results.json"));
 }
 
@@ -92,14 +90,12 @@ TEST_CASE("The heat map: every number, dashes, escaped text") {
   write_accuracy_matrix_svg(path, r.accuracy, "<script> & \"co\"", {"a<b", "c&d"});
   const std::string svg = read(path);
   CHECK(svg.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\""));
-  for (const char* part :
-       {">100.0<", ">45.6<", ">90.0<", ">–<", ">after learning task<", ">accuracy on task (%)<", ">a&lt;b<",
-        ">c&amp;d<", "&lt;script&gt; &amp; &quot;co&quot;"})
+  for (const char* part : {">100.0<", ">45.6<", ">90.0<", ">–<", ">after learning task<", ">accuracy on task (%)<",
+                           ">a&lt;b<", ">c&amp;d<", "&lt;script&gt; &amp; &quot;co&quot;"})
     CHECK_THAT(svg, Contains(part));
   CHECK(svg.find("<script") == std::string::npos);
   CHECK(count(svg, "<text") == count(svg, "</text>"));
   CHECK_THROWS_WITH(write_accuracy_matrix_svg(path, {}, "empty"), Contains("is empty"));
-  CHECK_THROWS_WITH(write_accuracy_matrix_svg(path, {.before = {}, .r = {{1, 2}}}, "odd"),
-                    Contains("one of 2 values"));
+  CHECK_THROWS_WITH(write_accuracy_matrix_svg(path, {.before = {}, .r = {{1, 2}}}, "odd"), Contains("one of 2 values"));
   CHECK_THROWS_WITH(write_accuracy_matrices_svg(path, "none", {}, 2), Contains("0 matrices"));
 }

@@ -39,8 +39,7 @@ TEST_CASE("The sample trains the head and leaves every bit of the backbone") {
     while (const auto batch = dataloader.next()) {
       const Tensor rows = tensor(*batch, {std::ssize(*batch)});
       optimizer.zero_grad();
-      const Tensor loss =
-          nn::cross_entropy(classifier(model(index_select(X, 0, rows))), index_select(y, 0, rows));
+      const Tensor loss = nn::cross_entropy(classifier(model(index_select(X, 0, rows))), index_select(y, 0, rows));
       loss.backward();
       optimizer.step();
       last += loss.item();

@@ -24,8 +24,7 @@ using Ints = std::vector<std::int64_t>;
 
 /// One 3 x 3 image with the pixels 1 .. 9, twice, labelled 0 and 1.
 Pool nine() {
-  return {tensor(std::vector<float>{1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3, 4, 5, 6, 7, 8, 9}, {2, 9}),
-          tensor(Ints{0, 1})};
+  return {tensor(std::vector<float>{1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3, 4, 5, 6, 7, 8, 9}, {2, 9}), tensor(Ints{0, 1})};
 }
 
 }  // namespace
@@ -99,10 +98,8 @@ TEST_CASE("Rotated: 0 degrees is the identity, 90 turn a known image counter-clo
 TEST_CASE("Corners that turn out of an image are 0") {
   std::vector<float> white(25, 1.0f);
   const Pool pool{tensor(white, {1, 25}), tensor(Ints{0})};
-  const auto x = rotated(pool, pool, Setting::domain_incremental, 5, {45})
-                     .tasks[0]
-                     .train.range(0, 1)
-                     .x.to_vector<float>();
+  const auto x =
+      rotated(pool, pool, Setting::domain_incremental, 5, {45}).tasks[0].train.range(0, 1).x.to_vector<float>();
   CHECK(x[0] == 0);
   CHECK(x[4] == 0);
   CHECK(x[12] == 1);
@@ -127,17 +124,12 @@ TEST_CASE("Scenarios that cannot be are refused") {
   const Pool train = test::clouds(4, 2, 3, 1), wide = test::clouds(4, 2, 4, 1);
   CHECK_THROWS_WITH(split_classes(train, train, Setting::class_incremental, 3),
                     Contains("4 classes do not split into tasks of 3"));
-  CHECK_THROWS_WITH(split_classes(train, train, Setting::class_incremental, 2, {0, 1, 2, 2}),
-                    Contains("class 2 of 4"));
-  CHECK_THROWS_WITH(split_classes(train, wide, Setting::class_incremental, 2),
-                    Contains("expected (n, d) with one d"));
-  CHECK_THROWS_WITH(rotated(train, train, Setting::domain_incremental, 2, {90}),
-                    Contains("side 2 for 3 pixels"));
-  CHECK_THROWS_WITH(rotated(nine(), nine(), Setting::domain_incremental, 3, {}),
-                    Contains("at least one angle"));
+  CHECK_THROWS_WITH(split_classes(train, train, Setting::class_incremental, 2, {0, 1, 2, 2}), Contains("class 2 of 4"));
+  CHECK_THROWS_WITH(split_classes(train, wide, Setting::class_incremental, 2), Contains("expected (n, d) with one d"));
+  CHECK_THROWS_WITH(rotated(train, train, Setting::domain_incremental, 2, {90}), Contains("side 2 for 3 pixels"));
+  CHECK_THROWS_WITH(rotated(nine(), nine(), Setting::domain_incremental, 3, {}), Contains("at least one angle"));
   const auto pool = std::make_shared<const Pool>(train);
   CHECK_THROWS_WITH(Examples(pool, {8}, 0), Contains("index 8 of 8"));
-  CHECK_THROWS_WITH(Examples(pool, {0, 1}, 2, {0, -1, -1, -1}),
-                    Contains("label 1 at index 1 has no output in task 2"));
+  CHECK_THROWS_WITH(Examples(pool, {0, 1}, 2, {0, -1, -1, -1}), Contains("label 1 at index 1 has no output in task 2"));
   CHECK_THROWS_WITH(Examples(pool, {0}, 0).range(0, 2), Contains("position 1 of 1"));
 }

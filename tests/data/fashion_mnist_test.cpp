@@ -15,8 +15,7 @@ TEST_CASE("Fashion-MNIST loads: 60,000 and 10,000 images of 28 x 28, each class 
     WARN("skipped: " << missing.what());
     return;
   }
-  for (const auto& [split, count] :
-       {std::pair{data::Split::train, 60000}, std::pair{data::Split::test, 10000}}) {
+  for (const auto& [split, count] : {std::pair{data::Split::train, 60000}, std::pair{data::Split::test, 10000}}) {
     const auto set = data::load_images("fashion-mnist", split);
     CHECK(set.count == count);
     CHECK(set.height == 28);

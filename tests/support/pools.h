@@ -10,8 +10,8 @@ namespace stet::test {
 
 /// `per_class` examples of each class, classes taking turns: x (classes * per_class, width) f32, class c
 /// around a random centre that depends on c alone, with `noise` standard deviations of 1 / 10.
-inline continual::Pool clouds(std::int64_t classes, std::int64_t per_class, std::int64_t width,
-                              std::uint64_t seed, double noise = 3) {
+inline continual::Pool clouds(std::int64_t classes, std::int64_t per_class, std::int64_t width, std::uint64_t seed,
+                              double noise = 3) {
   Generator places = Generator(1).fork("places"), wobble = Generator(seed).fork("wobble");
   const std::int64_t n = classes * per_class;
   std::vector<std::int64_t> labels;
