@@ -26,12 +26,13 @@ struct Tiles {
   std::int64_t down, across;  // how many
 };
 
-/// Tiles of about `work` multiply-adds or more, at most 16, the larger side cut first.
-Tiles tiles_for(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t work, std::int64_t smallest) {
+/// At most 16 tiles, each of at least `work` multiply-adds and `area` elements of C; the larger side is cut first.
+Tiles tiles_for(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t work, std::int64_t area) {
   Tiles t{m, n, 1, 1};
-  while (t.rows * t.cols * k > 2 * work && t.down * t.across < 16 && (t.rows > smallest || t.cols > smallest)) {
-    if (t.rows >= t.cols) t.rows = (t.rows / 2 + 15) / 16 * 16;
-    else t.cols = (t.cols / 2 + 15) / 16 * 16;
+  while (t.rows * t.cols * k >= 2 * work && t.rows * t.cols >= 2 * area && t.down * t.across < 16) {
+    std::int64_t& side = t.rows >= t.cols ? t.rows : t.cols;
+    if (side < 32) break;
+    side = (side / 2 + 15) / 16 * 16;
     t.down = (m + t.rows - 1) / t.rows;
     t.across = (n + t.cols - 1) / t.cols;
   }
@@ -71,7 +72,9 @@ template <class T, class Epilogue> void blas_gemm(const Gemm& job, Epilogue epil
           T(job.accumulate), a, static_cast<blasint>(job.lda), b, static_cast<blasint>(job.ldb), c,
           static_cast<blasint>(job.ldc));
   };
-  for_tiles<T>(job, tiles_for(job.m, job.n, std::max<std::int64_t>(job.k, 1), 400'000, 64), multiply, epilogue);
+  // Every tile packs its part of both operands anew: cutting a large product small costs up to a quarter of its time.
+  const std::int64_t k = std::max<std::int64_t>(job.k, 1), area = job.m * job.n * k > 20'000'000 ? 65'536 : 8'192;
+  for_tiles<T>(job, tiles_for(job.m, job.n, k, 2'500'000, area), multiply, epilogue);
 }
 
 void gemm_kernel(const Gemm& job) {
@@ -81,7 +84,7 @@ void gemm_kernel(const Gemm& job) {
   const auto multiply = [&](const float* a, const float* b, float* c, std::int64_t rows, std::int64_t cols) {
     parts.small(job, a, b, c, rows, cols);
   };
-  for_tiles<float>(job, tiles_for(job.m, job.n, job.k, 100'000, 16), multiply, parts.epilogue32);
+  for_tiles<float>(job, tiles_for(job.m, job.n, job.k, 150'000, 256), multiply, parts.epilogue32);
 }
 
 }  // namespace
