@@ -6,6 +6,7 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 source tests/support/packages.sh
+install_missing_packages
 python=${PYTHON:-}
 if [ -z "$python" ]; then
   environment=build/peer
@@ -23,4 +24,6 @@ if [ -z "$python" ]; then
 fi
 cmake --preset release >/dev/null
 cmake --build --preset release --target bench_cases
-exec "$python" bench/compare.py --program build/release/bench/cases --out "${STET_BENCH_OUT:-bench/results/cpu.json}" "$@"
+out=${STET_BENCH_OUT:-bench/results/cpu.json}
+"$python" bench/compare.py --program build/release/bench/cases --out "$out" "$@"
+[ $# -gt 0 ] || "$python" bench/table.py "$out" docs/performance.md

@@ -1,0 +1,87 @@
+// Fused operations against the compositions that they replace: values and gradients, first and second order.
+#include <stet/autograd/engine.h>
+
+#include "support/catch.h"
+#include "support/samples.h"
+
+using namespace stet;
+using test::spread;
+
+namespace {
+
+using Function = std::function<Tensor(const std::vector<Tensor>&)>;
+
+double distance(const Tensor& a, const Tensor& b) { return a.numel() ? max(abs(a - b)).item() : 0; }
+
+/// Both functions give the same values, gradients and gradients of gradients.
+void equal_functions(const Function& fused, const Function& composed, const std::vector<Tensor>& inputs) {
+  std::vector<Tensor> leaves;
+  for (const Tensor& x : inputs) leaves.push_back(x.clone().set_requires_grad());
+  const Tensor a = fused(leaves), b = composed(leaves);
+  REQUIRE(a.shape() == b.shape());
+  CHECK(distance(a, b) <= 1e-12);
+  const Tensor seed = spread(a.shape(), 0.5, 1.5, 90);
+  const auto ga = grad(a, leaves, {.seed = seed, .create_graph = true}),
+             gb = grad(b, leaves, {.seed = seed, .create_graph = true});
+  Tensor ta = scalar(0, f64), tb = scalar(0, f64);
+  for (std::size_t i = 0; i < leaves.size(); ++i) {
+    CHECK(distance(ga[i], gb[i]) <= 1e-12);
+    const Tensor weight = spread(leaves[i].shape(), 0.5, 1.5, 91 + static_cast<int>(i));
+    ta = ta + sum(square(ga[i]) * weight);
+    tb = tb + sum(square(gb[i]) * weight);
+  }
+  const auto ha = grad(ta, leaves, {.allow_unused = true}), hb = grad(tb, leaves, {.allow_unused = true});
+  for (std::size_t i = 0; i < leaves.size(); ++i) {
+    REQUIRE(ha[i].defined() == hb[i].defined());
+    if (ha[i].defined()) CHECK(distance(ha[i], hb[i]) <= 1e-10);
+  }
+  // The fast path, which records nothing.
+  const auto fast = grad(fused(leaves), leaves, {.seed = seed});
+  for (std::size_t i = 0; i < leaves.size(); ++i) CHECK(distance(fast[i], gb[i]) <= 1e-12);
+}
+
+}  // namespace
+
+TEST_CASE("layer_norm equals its composition", "[fused]") {
+  for (const Shape& shape : {Shape{4, 6}, Shape{2, 3, 37}, Shape{1, 1100}}) {
+    const std::int64_t n = shape.back();
+    equal_functions([](const auto& v) { return layer_norm(v[0], v[1], v[2], 1e-3); },
+                    [](const auto& v) {
+                      const Tensor centred = v[0] - mean(v[0], {-1}, true);
+                      return centred / sqrt(mean(square(centred), {-1}, true) + 1e-3) * v[1] + v[2];
+                    },
+                    {spread(shape, -2, 2, 1), spread({n}, 0.5, 1.5, 2), spread({n}, -1, 1, 3)});
+  }
+}
+
+TEST_CASE("cross_entropy equals its composition", "[fused]") {
+  const Tensor target = tensor<std::int64_t>({2, 0, -1, 4, 4}), weight = tensor(std::vector<double>{0.5, 1, 2, 1, 3});
+  for (double s : {0.0, 0.2})
+    for (bool weighted : {false, true}) {
+      const Tensor w = weighted ? weight : ones({5}, f64);
+      equal_functions(
+          [&](const auto& v) {
+            return cross_entropy_rows(v[0], target, {weighted ? weight : Tensor(), s, -1});
+          },
+          [&](const auto& v) {
+            const Tensor kept = cast(greater_equal(target, scalar(0, i64)), f64);
+            const Tensor at = one_hot(maximum(target, scalar(0, i64)), 5, f64), nll = -log_softmax(v[0]) * w;
+            return (sum(nll * at, {-1}) * (1 - s) + sum(nll, {-1}) * (s / 5)) * kept;
+          },
+          {spread({5, 5}, -2, 2, 4)});
+    }
+}
+
+TEST_CASE("linear equals its composition", "[fused]") {
+  equal_functions([](const auto& v) { return linear(v[0], v[1], v[2], Activation::tanh); },
+                  [](const auto& v) { return tanh(matmul(v[0], transpose(v[1])) + v[2]); },
+                  {spread({3, 4, 5}, -1, 1, 5), spread({6, 5}, -1, 1, 6), spread({6}, -1, 1, 7)});
+}
+
+TEST_CASE("cross_entropy keeps its accuracy for large logits", "[fused]") {
+  const Tensor big = tensor({{1000.f, 1000.f - 3.f, 998.f}, {-5000.f, -5001.f, -5000.5f}});
+  const Tensor target = tensor<std::int64_t>({1, 0});
+  const auto f32_loss = cross_entropy_rows(big, target).to_vector<double>();
+  const auto f64_loss = cross_entropy_rows(cast(big, f64), target).to_vector<double>();
+  for (std::size_t i = 0; i < 2; ++i) CHECK(std::abs(f32_loss[i] - f64_loss[i]) <= 3e-7 * std::abs(f64_loss[i]));
+}
