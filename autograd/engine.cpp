@@ -27,8 +27,11 @@ class Accumulate final : public Pass {
   void deliver(Leaf& leaf, const Node&, int, Tensor gradient) override {
     check(!leaf.busy.test_and_set(std::memory_order_acquire), "backward", "two threads write the gradient of leaf '",
           leaf.name(), "' ", leaf.shape, " at once");
+    const struct Release {
+      std::atomic_flag& flag;
+      ~Release() { flag.clear(std::memory_order_release); }
+    } release{leaf.busy};
     leaf.grad = leaf.grad.defined() ? leaf.grad + gradient : std::move(gradient);
-    leaf.busy.clear(std::memory_order_release);
   }
   bool wants(const Node&) const override { return true; }
 };

@@ -138,14 +138,16 @@ Tensor cross_entropy_rows(const Tensor& logits, const Tensor& target, const Cros
   check(options.label_smoothing >= 0 && options.label_smoothing <= 1, op, "label smoothing ", options.label_smoothing,
         ": expected 0 to 1");
   const Tensor x = compute::contiguous(logits), at = compute::contiguous(target);
+  CrossEntropyOptions kept = options;
+  if (kept.weight.defined()) kept.weight = compute::contiguous(kept.weight);
   check_targets(at, classes, options.ignore_index);
   Tensor loss = empty(expected, logits.options()), lse = empty(expected, logits.options());
-  Rows job = CrossEntropyDerivative::rows(x, at, options);
+  Rows job = CrossEntropyDerivative::rows(x, at, kept);
   job.out[0] = loss.raw_mutable();
   job.out[1] = lse.raw_mutable();
   if (job.rows) kernels(logits.device()).cross_entropy(job);
   return record(std::move(loss), {&logits, &at}, [&] {
-    return CrossEntropyDerivative{Saved(logits, 0), at, lse, options};
+    return CrossEntropyDerivative{Saved(logits, 0), at, lse, kept};
   });
 }
 

@@ -177,12 +177,12 @@ LayerNorm layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, 
 }
 
 Tensor layer_norm_grad(const Tensor& g, const Tensor& x, const Tensor& weight, const Tensor& mean, const Tensor& rstd) {
-  const Tensor grad = contiguous(g), in = contiguous(x);
+  const Tensor grad = contiguous(g), in = contiguous(x), w = weight.defined() ? contiguous(weight) : weight;
   Rows job = rows_of(in, "layer_norm");
   Tensor out = empty(x.shape(), x.options());
   job.in[0] = grad.raw();
   job.in[1] = in.raw();
-  job.in[2] = raw_or_null(weight);
+  job.in[2] = raw_or_null(w);
   job.in[3] = mean.raw();
   job.in[4] = rstd.raw();
   job.out[0] = out.raw_mutable();

@@ -110,6 +110,8 @@ const Kernels* registered[kDeviceTypes] = {};
 
 const Kernels& kernels(Device device) {
   if (device.type == DeviceType::cpu) {
+    thread_local const bool flushed = (flush_denormals(), true);  // the same numbers on whatever thread asks
+    static_cast<void>(flushed);
     static const Kernels& table = cpu::table();
     return table;
   }

@@ -4,6 +4,7 @@
 #include <cblas.h>
 
 #include <algorithm>
+#include <limits>
 #include <mutex>
 
 #include <stet/tensor/cpu/cpu.h>
@@ -66,6 +67,9 @@ void for_tiles(const Gemm& job, const Tiles& t, const Multiply& multiply, Epilog
 template <class T, class Epilogue> void blas_gemm(const Gemm& job, Epilogue epilogue) {
   static std::once_flag once;
   std::call_once(once, [] { openblas_set_num_threads(1); });
+  for (const std::int64_t size : {job.m, job.n, job.k, job.lda, job.ldb, job.ldc})
+    check(size <= std::numeric_limits<blasint>::max(), "matmul", "a dimension or stride of ", size,
+          ": OpenBLAS takes up to ", std::numeric_limits<blasint>::max());
   const auto ta = job.transpose_a ? CblasTrans : CblasNoTrans, tb = job.transpose_b ? CblasTrans : CblasNoTrans;
   const auto multiply = [&](const T* a, const T* b, T* c, std::int64_t rows, std::int64_t cols) {
     sgemm(ta, tb, static_cast<blasint>(rows), static_cast<blasint>(cols), static_cast<blasint>(job.k),

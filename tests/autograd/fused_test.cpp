@@ -85,3 +85,17 @@ TEST_CASE("cross_entropy keeps its accuracy for large logits", "[fused]") {
   const auto f64_loss = cross_entropy_rows(cast(big, f64), target).to_vector<double>();
   for (std::size_t i = 0; i < 2; ++i) CHECK(std::abs(f32_loss[i] - f64_loss[i]) <= 3e-7 * std::abs(f64_loss[i]));
 }
+
+TEST_CASE("weights of any layout", "[fused]") {
+  const Tensor strided = slice(tensor({{0.5f, 9.f}, {2.f, 9.f}, {1.f, 9.f}}), 1, 0, 1);
+  const Tensor weight = reshape(transpose(transpose(strided)), {3}),
+               view = select(tensor({{0.5f, 9.f}, {2.f, 9.f}, {1.f, 9.f}}), 1, 0);
+  REQUIRE_FALSE(view.is_contiguous());
+  const Tensor x = spread({4, 3}, -1, 1, 8, f32).clone().set_requires_grad(),
+               target = tensor<std::int64_t>({0, 1, 2, 1});
+  CHECK(same(cross_entropy_rows(x, target, {view}), cross_entropy_rows(x, target, {weight})));
+  CHECK(same(grad(sum(cross_entropy_rows(x, target, {view})), {x})[0],
+             grad(sum(cross_entropy_rows(x, target, {weight})), {x})[0]));
+  CHECK(same(layer_norm(x, view, view), layer_norm(x, weight, weight)));
+  CHECK(same(grad(sum(square(layer_norm(x, view))), {x})[0], grad(sum(square(layer_norm(x, weight))), {x})[0]));
+}
