@@ -42,7 +42,7 @@ template <class Model> class Distillation final : public Strategy {
 };
 // Your strategy ends here.
 
-int main() {
+int main() try {
   const Pool train = pool_of(data::load_images("fashion-mnist", data::Split::train));
   const Pool test = pool_of(data::load_images("fashion-mnist", data::Split::test));
   const Scenario scenario = split_classes(train, test, Setting::domain_incremental, 2);
@@ -60,4 +60,7 @@ int main() {
     }
   std::cout << table(summarise(runs)) << "\nMean ± standard deviation of seeds 1, 2, 3.\n"
             << AccuracyMatrix::definitions();
+} catch (const std::exception& problem) {
+  std::cerr << problem.what() << '\n';
+  return 2;
 }

@@ -16,9 +16,10 @@ namespace {
 constexpr Setting kSettings[] = {Setting::task_incremental, Setting::domain_incremental, Setting::class_incremental};
 const std::vector<std::string> kMethods{"naive", "joint", "EWC", "replay 500", "head-only"};
 
-// EWC's strength in each setting: the best validation ACC of `split_fashion_mnist --tune`, which holds out
-// the last tenth of each task's training examples and never reads the test split.
-constexpr double kLambda[] = {1e5, 1e7, 1e6};
+// EWC's strength in each setting: the best mean validation ACC of `split_fashion_mnist --tune`, which holds out the
+// last tenth of each task's training examples and never reads the test split. Neighbouring powers lie within the
+// spread.
+constexpr double kLambda[] = {1e5, 1e7, 1e7};
 
 struct Arguments {
   std::string out = ".", data = "fashion-mnist";
@@ -136,9 +137,9 @@ void conclude(const std::vector<Summary>& all) {
     return *std::find_if(all.begin(), all.end(),
                          [&](const Summary& s) { return s.setting == setting && s.label == method; });
   };
-  const auto beats = [&](Setting setting, std::string_view method) {  // by more than both deviations
-    const Spread a = at(setting, method).accuracy, b = at(setting, "naive").accuracy;
-    return a.mean - a.deviation > b.mean + b.deviation;
+  const auto beats = [&](Setting setting, std::string_view method, std::string_view other = "naive", double by = 0) {
+    const Spread a = at(setting, method).accuracy, b = at(setting, other).accuracy;
+    return a.mean - a.deviation > b.mean + b.deviation + by;  // by more than both deviations
   };
   const auto acc = [&](Setting setting, std::string_view method) { return 100 * at(setting, method).accuracy.mean; };
   const auto say = [](bool holds, const std::string& sentence) {
@@ -153,13 +154,14 @@ void conclude(const std::vector<Summary>& all) {
                 "against %.0f %% for joint training.",
                 100 * lost.mean, acc(all_classes, "naive"), acc(all_classes, "joint"));
   say(lost.mean - lost.deviation > 0.5 && beats(all_classes, "joint"), text);
-  std::snprintf(text, sizeof text,
-                "Replay keeps more in every setting (ACC %.0f, %.0f, %.0f %% against %.0f, %.0f, %.0f %%), "
-                "EWC where the task is known (%.0f %%) but not where classes of all tasks compete (%.0f %%).",
-                acc(task, "replay 500"), acc(domain, "replay 500"), acc(all_classes, "replay 500"), acc(task, "naive"),
-                acc(domain, "naive"), acc(all_classes, "naive"), acc(task, "EWC"), acc(all_classes, "EWC"));
+  std::snprintf(
+      text, sizeof text,
+      "Replay keeps more in every setting (ACC %.0f, %.0f, %.0f %% against %.0f, %.0f, %.0f %%), "
+      "EWC where the task is known (%.0f %%); where classes of all tasks compete it stays far behind replay (%.0f %%).",
+      acc(task, "replay 500"), acc(domain, "replay 500"), acc(all_classes, "replay 500"), acc(task, "naive"),
+      acc(domain, "naive"), acc(all_classes, "naive"), acc(task, "EWC"), acc(all_classes, "EWC"));
   say(beats(task, "replay 500") && beats(domain, "replay 500") && beats(all_classes, "replay 500") &&
-          beats(task, "EWC") && acc(all_classes, "EWC") < acc(all_classes, "naive") + 5,
+          beats(task, "EWC") && beats(all_classes, "replay 500", "EWC", 0.2),
       text);
 }
 
