@@ -182,7 +182,8 @@ std::int64_t held_bytes() {
 #endif
 }
 
-template <class Step> void deep_chain(const char* name, const Step& step, std::int64_t length, double bytes_a_node) {
+template <class Step>
+void deep_chain(const char* name, const Step& step, std::int64_t length, [[maybe_unused]] double bytes_a_node) {
   const Tensor x = scalar(0.5).set_requires_grad();
   const std::int64_t before = held_bytes();
   const auto start = std::chrono::steady_clock::now();
