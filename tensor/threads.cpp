@@ -54,8 +54,9 @@ class Pool {
     active_.store(static_cast<int>(invited), std::memory_order_relaxed);
     for (std::size_t i = 0; i < invited; ++i) workers_[i].call();
     drain();
-    while (active_.load(std::memory_order_acquire) != 0) {
-      if (spin_ > 0) pause_cpu();
+    // A worker that does not finish soon may be waiting for this very core.
+    for (int i = 0; active_.load(std::memory_order_acquire) != 0; ++i) {
+      if (i < spin_) pause_cpu();
       else std::this_thread::yield();
     }
   }
