@@ -51,11 +51,13 @@ class Pool {
     chunks_ = chunks;
     next_.store(0, std::memory_order_relaxed);
     const auto invited = std::min(workers_.size(), static_cast<std::size_t>(chunks - 1));
-    active_.store(static_cast<int>(invited), std::memory_order_relaxed);
+    gate_.store(0, std::memory_order_release);  // open
     for (std::size_t i = 0; i < invited; ++i) workers_[i].call();
     drain();
-    // A worker that does not finish soon may be waiting for this very core.
-    for (int i = 0; active_.load(std::memory_order_acquire) != 0; ++i) {
+    // Who has not entered by now is not waited for: on a busy machine a worker may get no core for milliseconds. One
+    // that is inside and does not finish soon may be waiting for this very core.
+    gate_.fetch_or(kClosed, std::memory_order_acq_rel);
+    for (int i = 0; gate_.load(std::memory_order_acquire) != kClosed; ++i) {
       if (i < spin_) pause_cpu();
       else std::this_thread::yield();
     }
@@ -89,6 +91,14 @@ class Pool {
     }
   };
 
+  /// Enters the present job unless it is closed. Who comes late may so enter a later job, which is as good.
+  bool enter() {
+    int inside = gate_.load(std::memory_order_acquire);
+    while (!(inside & kClosed))
+      if (gate_.compare_exchange_weak(inside, inside + 1, std::memory_order_acq_rel)) return true;
+    return false;
+  }
+
   void drain() {
     inside_chunk = true;
     for (std::int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < chunks_;) body_(context_, i);
@@ -100,11 +110,13 @@ class Pool {
     for (std::uint32_t seen = 0;;) {
       seen = worker.wait(seen, spin_);
       if (stop_.load(std::memory_order_relaxed)) return;
+      if (!enter()) continue;
       drain();
-      active_.fetch_sub(1, std::memory_order_release);
+      gate_.fetch_sub(1, std::memory_order_release);
     }
   }
 
+  static constexpr int kClosed = 1 << 30;
   std::vector<Worker> workers_;
   std::mutex busy_;
   int spin_ = 0;
@@ -112,7 +124,7 @@ class Pool {
   void* context_ = nullptr;
   std::int64_t chunks_ = 0;
   alignas(64) std::atomic<std::int64_t> next_{0};
-  alignas(64) std::atomic<int> active_{0};
+  alignas(64) std::atomic<int> gate_{kClosed};  // workers inside, and kClosed when no more may enter
   std::atomic<bool> stop_{false};
 };
 

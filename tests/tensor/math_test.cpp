@@ -17,6 +17,13 @@
 
 namespace {
 
+/// The library flushes denormals on every thread that it meets; these tests look at them.
+struct Denormals {
+  unsigned before = _mm_getcsr();
+  Denormals() { _mm_setcsr(before & ~0x8040u); }
+  ~Denormals() { _mm_setcsr(before); }
+};
+
 namespace math = stet::math;
 
 constexpr float inf = std::numeric_limits<float>::infinity();
@@ -116,6 +123,7 @@ float apply(const std::string& name, float x) {
 }  // namespace
 
 TEST_CASE("float functions are within their bar on a sample of all inputs", "[math]") {
+  const Denormals denormals;
   for (const Function& f : functions()) {
     double worst = 0;
     float worst_at = 0;
@@ -131,6 +139,7 @@ TEST_CASE("float functions are within their bar on a sample of all inputs", "[ma
 
 // The sample is uniform in bits, which leaves few inputs where networks live.
 TEST_CASE("float functions are within their bar on a fine grid around zero", "[math]") {
+  const Denormals denormals;
   for (const Function& f : functions()) {
     double worst = 0;
     float worst_at = 0;
@@ -145,6 +154,7 @@ TEST_CASE("float functions are within their bar on a fine grid around zero", "[m
 }
 
 TEST_CASE("special values agree with the exact functions, signs of zero included", "[math]") {
+  const Denormals denormals;
   const float largest = std::numeric_limits<float>::max();
   const float positive[] = {0.0f, denormal, 0x1p-126f, 0x1p-30f, 0x1p-24f, 1.0f,  0.5f,    88.7228f, 88.7229f, 87.3365f,
                             90.f, 104.0f,   120.0f,    1e9f,     1e20f,    1e38f, largest, inf,      nan_value};
@@ -157,6 +167,7 @@ TEST_CASE("special values agree with the exact functions, signs of zero included
 }
 
 TEST_CASE("values that must be exact", "[math]") {
+  const Denormals denormals;
   struct Row {
     const char* name;
     float x, y;
@@ -212,6 +223,7 @@ TEST_CASE("values that must be exact", "[math]") {
 }
 
 TEST_CASE("denormal results are rounded, not flushed", "[math]") {
+  const Denormals denormals;
   CHECK(math::exp(-103.0f) == static_cast<float>(std::exp(-103.0)));
   CHECK(math::sigmoid(-103.0f) == static_cast<float>(std::exp(-103.0)));
   CHECK(math::gelu_erf(-13.5f) == static_cast<float>(exact_gelu_erf(-13.5)));
@@ -221,6 +233,7 @@ TEST_CASE("denormal results are rounded, not flushed", "[math]") {
 
 // Workers flush denormals to zero. That may change denormal inputs and results, and nothing else.
 TEST_CASE("flushing denormals leaves normal results alone", "[math]") {
+  const Denormals denormals;
   const auto without_denormals = [](float x) { return std::fabs(x) < 0x1p-126f ? 0.0f : x; };
   for (const Function& f : functions()) {
     int64_t changed = 0;
@@ -242,6 +255,7 @@ TEST_CASE("flushing denormals leaves normal results alone", "[math]") {
 // The same on every instruction set, compiler and device: a change here changes seeded results. NaN counts as
 // one value.
 TEST_CASE("float functions give the pinned bits", "[math]") {
+  const Denormals denormals;
   uint64_t hash = 0xcbf29ce484222325u;
   for (const Function& f : functions())
     for (uint64_t bits = 0; bits < uint64_t{1} << 32; bits += 99991) {
@@ -252,6 +266,7 @@ TEST_CASE("float functions give the pinned bits", "[math]") {
 }
 
 TEST_CASE("pow agrees with C's for all pairs of special values", "[math]") {
+  const Denormals denormals;
   const float values[] = {0.0f, denormal, 0.5f,        0.999999f,   1.0f,  1.5f, 2.0f,
                           3.0f, 149.0f,   16777215.0f, 16777216.0f, 3e38f, inf,  nan_value};
   for (const float a : values)
@@ -264,6 +279,7 @@ TEST_CASE("pow agrees with C's for all pairs of special values", "[math]") {
 }
 
 TEST_CASE("pow is within its bar", "[math]") {
+  const Denormals denormals;
   double worst = 0;
   for (int i = 1; i < 1000; ++i)
     for (int j = -200; j <= 200; ++j) {
@@ -275,6 +291,7 @@ TEST_CASE("pow is within its bar", "[math]") {
 }
 
 TEST_CASE("double functions keep their digits", "[math]") {
+  const Denormals denormals;
   for (const Function& f : functions())
     for (double x = -30.0; x < 700.0; x += 0.37) {
       const double exact = f.exact(x);
