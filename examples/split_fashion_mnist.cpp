@@ -70,7 +70,8 @@ Arguments parse(int count, char** words) {
 void add_strategy(Learner& learner, const std::string& method, double lambda, std::uint64_t seed) {
   if (method == "joint") learner.add(std::make_unique<Joint>());
   if (method == "EWC") learner.add(std::make_unique<Ewc>(EwcOptions{.lambda = lambda, .fisher = {.samples = 1000}}));
-  if (method == "replay 500") learner.add(std::make_unique<Replay>(ReplayOptions{.capacity = 500, .seed = seed}));
+  if (method == "replay 500")
+    learner.add(std::make_unique<Replay>(ReplayOptions{.capacity = 500, .batch_size = 32, .seed = seed}));
   if (method == "head-only") learner.add(std::make_unique<Freeze>(FreezeOptions{.globs = {"fc1.*", "fc2.*"}}));
 }
 

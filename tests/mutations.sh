@@ -67,7 +67,7 @@ mutation autograd/squared.cpp 'survey_.uses(leaf) > 1' 'survey_.uses(leaf) > 100
 # Optimizers.
 mutation optim/optimizers.cpp 'u.correction2 = 1 - std::pow(o.beta2, t)' 'u.correction2 = 1 - std::pow(o.beta2, t + 1)' optim_golden_test
 mutation optim/optimizer.cpp 'last_norm_ > clip_norm_ ? clip_norm_ / (last_norm_ + 1e-6) : 1' 'last_norm_ > clip_norm_ ? clip_norm_ : 1' optimizer_test
-mutation optim/optimizer.cpp 'slot.mask_ = m && !m->is_all() ? m : nullptr' 'slot.mask_ = nullptr' optimizer_test
+mutation optim/optimizer.cpp 'slot.mask_ = m && !m->is_all() ? m : nullptr' 'slot.mask_ = m && m->is_all() ? m : nullptr' optimizer_test
 # Fisher, memory, metrics.
 mutation continual/importance.cpp 'seeds.push_back(weight * (hit - p))' 'seeds.push_back(hit - p)' fisher_test
 mutation continual/importance.cpp '1.0 / static_cast<double>(chosen.size())' '1.0 / static_cast<double>(chosen.size() - 1)' fisher_test
