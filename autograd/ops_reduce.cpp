@@ -119,9 +119,9 @@ struct SortDerivative {
 };
 
 ValuesIndices sorted(const Tensor& x, int axis, bool descending, std::int64_t keep) {
-  auto [values, indices] = compute::sort(x, axis, descending, keep);
-  values = record(std::move(values), {&x}, [&] { return SortDerivative{axis, indices}; });
-  return {values, indices};
+  compute::Sorted parts = compute::sort(x, axis, descending, keep);
+  const Tensor indices = parts.indices;  // clang 14 does not capture structured bindings
+  return {record(std::move(parts.values), {&x}, [&] { return SortDerivative{axis, indices}; }), indices};
 }
 
 void check_rows_dtype(std::string_view op, const Tensor& x) {
