@@ -52,7 +52,7 @@ struct Sorted {
 Sorted sort(const Tensor& x, int axis, bool descending, std::int64_t keep);
 
 // Products.
-/// (..., m, k) x (..., k, n) -> (..., m, n), batch dimensions broadcast; vectors as in NumPy.
+/// (..., m, k) x (..., k, n) -> (..., m, n), batch dimensions broadcast; at least two dimensions each.
 Tensor matmul(const Tensor& a, const Tensor& b);
 /// act(x w^T + bias): x (..., in), w (out, in), bias (out,) or undefined -> (..., out).
 Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias, Activation activation);

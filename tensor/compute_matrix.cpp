@@ -53,22 +53,6 @@ Tensor expand_batch(const Tensor& x, const Shape& batch) {
   return expand("matmul", x, shape);
 }
 
-Tensor unsqueeze(const Tensor& x, int axis) {
-  Shape shape;
-  Strides strides;
-  for (int i = 0; i <= x.rank(); ++i) {
-    if (i == axis) {
-      shape.push_back(1);
-      strides.push_back(1);
-    }
-    if (i < x.rank()) {
-      shape.push_back(x.shape()[i]);
-      strides.push_back(x.strides()[i]);
-    }
-  }
-  return make_view(x, shape, strides, x.impl().offset);
-}
-
 Tensor batched(const Tensor& a, const Tensor& b) {
   const std::int64_t m = a.shape()[a.rank() - 2], k = a.shape().back(), n = b.shape().back();
   check(b.shape()[b.rank() - 2] == k, "matmul", "shapes ", a.shape(), " and ", b.shape(), ": last dimension ", k,
@@ -149,20 +133,14 @@ Indexing indexing(const Tensor& table, const Line& l, std::int64_t count, const 
 }  // namespace
 
 Tensor matmul(const Tensor& a, const Tensor& b) {
-  check(a.rank() >= 1 && b.rank() >= 1, "matmul", "shapes ", a.shape(), " and ", b.shape(),
-        ": both need at least one dimension");
+  check(a.rank() >= 2 && b.rank() >= 2, "matmul", "shapes ", a.shape(), " and ", b.shape(),
+        ": both need at least two dimensions");
   check_same_device("matmul", a, b);
   const DType work = promote(a.dtype(), b.dtype());
   if (work == DType::bf16) return cast(matmul(cast(a, DType::f32), cast(b, DType::f32)), work);
   if (a.dtype() != work || b.dtype() != work) return matmul(cast(a, work), cast(b, work));
   check_float("matmul", a);
-  Tensor out = batched(a.rank() == 1 ? unsqueeze(a, 0) : a, b.rank() == 1 ? unsqueeze(b, 1) : b);
-  if (a.rank() > 1 && b.rank() > 1) return out;
-  Shape shape;
-  for (int i = 0; i < out.rank(); ++i)
-    if (!(a.rank() == 1 && i == out.rank() - 2) && !(b.rank() == 1 && i == out.rank() - 1))
-      shape.push_back(out.shape()[i]);
-  return make_view(out, shape, row_major(shape), 0);
+  return batched(a, b);
 }
 
 Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias, Activation activation) {
