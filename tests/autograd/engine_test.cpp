@@ -10,6 +10,7 @@
 
 #include "support/catch.h"
 #include "support/samples.h"
+#include "support/sanitizers.h"
 
 using namespace stet;
 using Catch::Matchers::Contains;
@@ -191,7 +192,7 @@ void deep_chain(const char* name, const Step& step, std::int64_t length, [[maybe
   for (std::int64_t i = 0; i < length; ++i) y = step(y);
   const double used = static_cast<double>(held_bytes() - before) / static_cast<double>(length);
   INFO(name << ": " << used << " bytes a node");
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if !defined(STET_ADDRESS_SANITIZER) && !defined(STET_THREAD_SANITIZER)
   CHECK(used <= bytes_a_node);
 #endif
   y.backward();
