@@ -42,6 +42,12 @@ endforeach()
 add_test(NAME house/deep_graph COMMAND bash -c "ulimit -s 1024 && exec \"$<TARGET_FILE:stet_tests>\" '[deep]'")
 set_tests_properties(house/deep_graph PROPERTIES LABELS house TIMEOUT 600)
 
+if(STET_BUILD_EXAMPLES)
+  add_test(NAME examples/forgetting_sample COMMAND bash ${PROJECT_SOURCE_DIR}/tests/support/last_line.sh
+    "Frozen params: 8,320   Trainable params: 258" $<TARGET_FILE:examples_forgetting_sample>)
+  set_tests_properties(examples/forgetting_sample PROPERTIES LABELS examples TIMEOUT 300)
+endif()
+
 if(STET_KERNELS)
   foreach(isa IN LISTS STET_ISAS)
     add_test(NAME house/symbols_${isa} COMMAND_EXPAND_LISTS
