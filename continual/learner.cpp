@@ -2,9 +2,8 @@
 #include <stet/continual/learner.h>
 
 #include <algorithm>
-#include <chrono>
 #include <limits>
-#include <map>
+#include <utility>
 
 #include <stet/data/loader.h>
 #include <stet/tensor/error.h>
@@ -14,8 +13,10 @@ namespace {
 
 constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
 
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+int test_reads(const Scenario& scenario) {
+  int reads = 0;
+  for (const Task& task : scenario.tasks) reads += task.test.reads();
+  return reads;
 }
 
 }  // namespace
@@ -35,7 +36,6 @@ double Learner::step(Context& context, Batch batch) {
   const double value = loss.item();
   loss.backward();
   optimizer_.step();  // 5. gradient transforms, 6. quadratic penalties; masks apply to value and state
-  ++steps_;
   return value;
 }
 
@@ -46,26 +46,34 @@ double Learner::train_stage(Context& context, const std::vector<int>& tasks) {
     starts.push_back(starts.back() + context.scenario.tasks[static_cast<std::size_t>(t)].train.size());
   data::Loader loader(starts.back(), {.batch_size = options.batch_size},
                       Generator(options.seed).fork("order").fork(static_cast<std::uint64_t>(context.task)));
-  double total = 0;
+  loader.restore({static_cast<std::uint64_t>(standing_.epoch), standing_.position, loader.state().generator});
   const std::int64_t steps = loader.batches() * options.epochs;
-  std::int64_t done = 0;
-  for (int epoch = 0; epoch < options.epochs; ++epoch)
-    while (const auto positions = loader.next()) {
-      Batch batch;
-      for (std::size_t k = 0; k < tasks.size(); ++k) {
-        std::vector<std::int64_t> mine;
-        for (std::int64_t at : *positions)
-          if (at >= starts[k] && at < starts[k + 1]) mine.push_back(at - starts[k]);
-        if (!mine.empty())
-          batch = join(batch, context.scenario.tasks[static_cast<std::size_t>(tasks[k])].train.batch(mine));
-      }
-      const double loss = step(context, std::move(batch));
-      total += loss;
-      ++done;
-      if (options.on_progress)
-        options.on_progress({context.task, static_cast<int>(context.scenario.tasks.size()), done, steps, loss});
+  while (static_cast<int>(loader.epoch()) < options.epochs) {
+    const auto positions = loader.next();
+    if (!positions) continue;  // the next epoch begins
+    Batch batch;
+    for (std::size_t k = 0; k < tasks.size(); ++k) {
+      std::vector<std::int64_t> mine;
+      for (std::int64_t at : *positions)
+        if (at >= starts[k] && at < starts[k + 1]) mine.push_back(at - starts[k]);
+      if (!mine.empty())
+        batch = join(batch, context.scenario.tasks[static_cast<std::size_t>(tasks[k])].train.batch(mine));
     }
-  return total / static_cast<double>(std::max<std::int64_t>(done, 1));
+    between_steps_ = false;
+    const double loss = step(context, std::move(batch));
+    ++result_.steps;
+    result_.test_reads = test_reads(context.scenario) - reads_before_;
+    standing_.epoch = static_cast<std::int64_t>(loader.epoch());
+    standing_.position = loader.state().position;
+    standing_.loss += loss;
+    ++standing_.steps;
+    between_steps_ = true;
+    if (options.on_progress)
+      options.on_progress(
+          {context.task, static_cast<int>(context.scenario.tasks.size()), standing_.steps, steps, loss});
+  }
+  between_steps_ = false;
+  return standing_.loss / static_cast<double>(std::max<std::int64_t>(standing_.steps, 1));
 }
 
 Context Learner::context_for(const Scenario& scenario) const {
@@ -99,41 +107,44 @@ Result Learner::run(const Scenario& scenario) {
   check(options.epochs > 0, "run", options.epochs, " epochs");
   check(!ran_, "run", "a learner runs once: its strategies remember the tasks that they have seen");
   check_claims();
+  const bool resumed = !loaded_.empty();
+  if (resumed) check_scenario(scenario);
   ran_ = true;
-  Result result;
-  result.setting = scenario.setting;
-  for (const auto& s : strategies_) result.strategies += (result.strategies.empty() ? "" : " + ") + s->name();
+  scenario_ = identity_of(scenario);
+  result_.setting = scenario.setting;
+  for (const auto& s : strategies_) result_.strategies += (result_.strategies.empty() ? "" : " + ") + s->name();
+  for (const Task& task : scenario.tasks) result_.tasks.push_back(task.name);
+  reads_before_ = test_reads(scenario) - result_.test_reads;
   Context context = context_for(scenario);
-  const auto tasks = static_cast<int>(scenario.tasks.size());
-  int reads_before = 0;
-  for (const Task& task : scenario.tasks) {
-    reads_before += task.test.reads();
-    result.tasks.push_back(task.name);
-  }
-  result.accuracy.before = evaluate_all(scenario);
+  if (!resumed) result_.accuracy.before = evaluate_all(scenario);
   for (const auto& s : strategies_) s->begin(context);
-  for (int t = 0; t < tasks; ++t) {
-    const auto start = std::chrono::steady_clock::now();
-    context.task = t;
-    const std::vector<int> trained = stage(t, tasks);
+  if (resumed) put(loaded_);
+  const std::int64_t tasks = std::ssize(scenario.tasks);
+  for (bool midway = resumed; standing_.task < tasks; standing_ = {.task = standing_.task + 1}, midway = false) {
+    task_began_ = Clock::now();
+    context.task = static_cast<int>(standing_.task);
+    const std::vector<int> trained = stage(context.task, static_cast<int>(tasks));
     if (trained.empty()) {  // nothing was learned, so there is nothing to measure
-      result.losses.push_back(kUnknown);
-      result.seconds.push_back(0);
-      result.accuracy.r.emplace_back(scenario.tasks.size(), kUnknown);
+      result_.losses.push_back(kUnknown);
+      result_.seconds.push_back(0);
+      result_.accuracy.r.emplace_back(scenario.tasks.size(), kUnknown);
       continue;
     }
-    if (!options.keep_optimizer && t > 0) optimizer_.reset_state();
+    if (!options.keep_optimizer && context.task > 0) optimizer_.reset_state();
     model_.train();
     for (const auto& s : strategies_) s->begin_task(context);
-    result.losses.push_back(train_stage(context, trained));
+    if (midway) put(std::exchange(loaded_, {}));  // over what begin_task() started anew
+    result_.losses.push_back(train_stage(context, trained));
     for (const auto& s : strategies_) s->end_task(context);
-    result.seconds.push_back(seconds_since(start));
-    result.accuracy.r.push_back(evaluate_all(scenario));
+    result_.seconds.push_back(seconds_of_task());
+    result_.accuracy.r.push_back(evaluate_all(scenario));
   }
-  result.steps = steps_;
-  result.test_reads = -reads_before;
-  for (const Task& task : scenario.tasks) result.test_reads += task.test.reads();
-  return result;
+  result_.test_reads = test_reads(scenario) - reads_before_;
+  return result_;
+}
+
+double Learner::seconds_of_task() const {
+  return standing_.seconds + std::chrono::duration<double>(Clock::now() - task_began_).count();
 }
 
 Tensor Learner::predict(const Tensor& x) {

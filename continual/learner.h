@@ -2,9 +2,10 @@
 // one order: batch, forward, sum of losses, backward, gradient transforms, masked update.
 #pragma once
 
+#include <chrono>
 #include <functional>
+#include <map>
 #include <memory>
-#include <optional>
 
 #include <stet/continual/metrics.h>
 #include <stet/continual/strategy.h>
@@ -20,9 +21,9 @@ struct Progress {
 struct LearnerOptions {
   std::int64_t batch_size = 64;
   int epochs = 1;
-  std::uint64_t seed = 0;      ///< order of the examples
-  bool keep_optimizer = true;  ///< false: optimizer state starts fresh with every task
-  std::function<void(const Progress&)> on_progress = {};
+  std::uint64_t seed = 0;                                 ///< order of the examples
+  bool keep_optimizer = true;                             ///< false: optimizer state starts fresh with every task
+  std::function<void(const Progress&)> on_progress = {};  ///< after every step; Learner::state() may be asked here
 };
 
 struct Result {
@@ -59,20 +60,53 @@ class Learner {
   /// Accuracy on some examples, NaN for none; their task is used in task-incremental scenarios alone.
   double evaluate(const Scenario& scenario, const Examples& examples);
 
+  /// All that a resumed run needs, ready for nn::save_safetensors: model, optimizer, strategies, random numbers, where
+  /// the run stands and what it has measured. Between two steps alone: from options.on_progress, or after it threw.
+  nn::State state() const;
+  /// The next run() goes on where the state was taken and ends with the same bits as a run without a break. Model,
+  /// optimizer, strategies, options and scenario have to be those of that run, made anew. An Error lists what does not
+  /// fit and changes nothing; run() refuses another scenario.
+  void load(const nn::State& state);
+
  private:
+  /// Where a run stands between two steps.
+  struct Standing {
+    std::int64_t task = 0, epoch = 0, position = 0;  ///< position: examples seen in this epoch
+    std::int64_t steps = 0;                          ///< of this task
+    double loss = 0;                                 ///< sum over them
+    double seconds = 0;                              ///< spent on this task before the run was resumed
+  };
+  using Clock = std::chrono::steady_clock;
+  using Numbers = std::map<std::string, std::int64_t>;
+
   double step(Context& context, Batch batch);
   double train_stage(Context& context, const std::vector<int>& tasks);
   std::vector<double> evaluate_all(const Scenario& scenario);
   Context context_for(const Scenario& scenario) const;
   void check_claims() const;
   std::vector<int> stage(int task, int tasks) const;
+  double seconds_of_task() const;
+
+  Numbers identity() const;
+  static Numbers identity_of(const Scenario& scenario);
+  void check_scenario(const Scenario& scenario) const;
+  std::string problems_of(const nn::State& state) const;
+  void put(const nn::State& state);
 
   nn::Module& model_;
   optim::Optimizer& optimizer_;
   Forward forward_;
   std::vector<std::unique_ptr<Strategy>> strategies_;
-  std::int64_t steps_ = 0;
   bool ran_ = false;
+
+  // The run as far as it has come; state() and load() are about these.
+  Standing standing_;
+  Result result_;
+  Numbers scenario_;  // what another scenario is known by
+  Clock::time_point task_began_;
+  int reads_before_ = 0;
+  bool between_steps_ = false;
+  nn::State loaded_;  // until the run goes on from it
 };
 
 }  // namespace stet::continual

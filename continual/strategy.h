@@ -40,7 +40,8 @@ class Strategy {
   /// Before the first task.
   virtual void begin(Context&) {}
   /// Penalties, masks, freezing, adapters and gradient transforms are set up here, from the strategy's state:
-  /// optimizer.set_penalty, set_mask, add_transform, model.freeze.
+  /// optimizer.set_penalty, set_mask, add_transform, model.freeze. Also called when a run is resumed inside this task;
+  /// the values of model, optimizer and strategy are loaded again after that.
   virtual void begin_task(Context&) {}
   /// Importance, anchors, memory: the strategy's state is brought up to date here.
   virtual void end_task(Context&) {}

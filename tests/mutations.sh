@@ -73,6 +73,11 @@ mutation continual/importance.cpp 'seeds.push_back(weight * (hit - p))' 'seeds.p
 mutation continual/importance.cpp '1.0 / static_cast<double>(chosen.size())' '1.0 / static_cast<double>(chosen.size() - 1)' fisher_test
 mutation continual/memory.cpp '0, seen_ + 1)' '0, 2 * seen_ + 1)' replay_test
 mutation continual/metrics.cpp 'total += best - r.back()[j]' 'total += r[j][j] - r.back()[j]' metrics_test
+# Resuming.
+mutation continual/learner.cpp 'standing_.position, loader.state()' '0, loader.state()' resume_test
+mutation continual/learner.cpp 'if (midway) put(' 'if (false) put(' resume_test
+mutation continual/resume.cpp 'default_generator().set_state(' 'Generator().set_state(' resume_test
+mutation continual/resume.cpp 'for (const auto& put_back : undo) put_back();' '' resume_test
 # Readers.
 mutation data/loader.cpp 'order_ = indices_;' 'order_ = indices_; if (epoch_ > 0) std::swap(order_.front(), order_.back());' loader_test
 mutation data/idx.cpp 'check(size <= room' 'check(size <= room + 1' idx_test

@@ -18,12 +18,24 @@ void Ewc::begin_task(Context& context) {
   std::map<std::string, optim::QuadraticPenalty> penalties;
   for (const auto& [key, value] : saved_) {
     const std::size_t a = key.find('/'), b = key.find('/', a + 1);
-    check(b != std::string::npos, "ewc", "state key '", key, "'");
     optim::QuadraticPenalty& penalty = penalties[key.substr(0, a)];
     penalty.strength = options_.lambda;
     (key.substr(a + 1, b - a - 1) == "importance" ? penalty.importance : penalty.anchor)[key.substr(b + 1)] = value;
   }
   for (auto& [slot, penalty] : penalties) context.optimizer.set_penalty("ewc " + slot, std::move(penalty));
+}
+
+/// Importance and anchor come in pairs: without its anchor a parameter would be free to go.
+void Ewc::load(const nn::State& state) {
+  for (const auto& [key, value] : state) {
+    const std::size_t a = key.find('/'), b = key.find('/', a + 1);
+    const std::string kind = b == std::string::npos ? "" : key.substr(a + 1, b - a - 1);
+    check(kind == "importance" || kind == "anchor", "ewc", "unexpected state '", key, "'");
+    const std::string other = key.substr(0, a) + (kind == "anchor" ? "/importance" : "/anchor") + key.substr(b);
+    check(state.contains(other) && state.at(other).shape() == value.shape(), "ewc", "'", key, "' ", value.shape(),
+          " has no '", other, "' of its shape");
+  }
+  saved_ = state;
 }
 
 }  // namespace stet::continual

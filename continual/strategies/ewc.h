@@ -21,7 +21,7 @@ class Ewc final : public Strategy {
   void begin_task(Context& context) override;
   void end_task(Context& context) override;
   nn::State state() const override { return saved_; }
-  void load(const nn::State& state) override { saved_ = state; }
+  void load(const nn::State& state) override;
 
  private:
   EwcOptions options_;
