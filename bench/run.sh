@@ -1,29 +1,31 @@
 #!/usr/bin/env bash
 # Benchmarks beside PyTorch: bench/run.sh [--rounds N] [--seconds S] [--threads 1 2 --] [case ...]
 # Builds stet, installs the peer in a virtual environment under build/, alternates both sides in one run and prints
-# median ratios (time of PyTorch / time of stet). Results: bench/results/cpu.json.
+# median ratios (time of PyTorch / time of stet). Without arguments, results go to bench/results/cpu.json and to the table
+# in docs/performance.md; with arguments to build/bench.json, so that a part never takes the place of the whole.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 source tests/support/packages.sh
 install_missing_packages
 python=${PYTHON:-}
+has_peer() { "$1" -c 'import torch, numpy, safetensors' 2>/dev/null; }
 if [ -z "$python" ]; then
-  environment=build/peer
-  if [ ! -x "$environment/bin/python" ]; then
-    echo "installing PyTorch, numpy and safetensors in $environment"
-    python3 -m venv "$environment"
-    "$environment/bin/pip" install --quiet torch numpy safetensors || {
-      echo "not to be had from the package index: using Debian's python3-torch" >&2
-      rm -rf "$environment"
-      environment=
+  python=build/peer/bin/python
+  if ! has_peer "$python"; then  # not there, or an installation that was broken off
+    echo "installing PyTorch, numpy and safetensors in build/peer"
+    rm -rf build/peer
+    python3 -m venv build/peer && build/peer/bin/pip install --quiet torch numpy safetensors || {
+      echo "not to be had from the package index: using the system's own" >&2
+      rm -rf build/peer
       python=python3
     }
   fi
-  python=${python:-$environment/bin/python}
 fi
+has_peer "$python" || { echo "$python has no torch, numpy and safetensors: name another with PYTHON=…" >&2; exit 1; }
 cmake --preset release >/dev/null
-cmake --build --preset release --target bench_cases
-out=${STET_BENCH_OUT:-bench/results/cpu.json}
+cmake --build --preset release --target bench_cases -j"$(nproc)"
+[ $# -gt 0 ] && out=build/bench.json || out=bench/results/cpu.json
+out=${STET_BENCH_OUT:-$out}
 "$python" bench/compare.py --program build/release/bench/cases --out "$out" "$@"
 [ $# -gt 0 ] || "$python" bench/table.py "$out" docs/performance.md
