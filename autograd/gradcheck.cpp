@@ -36,28 +36,29 @@ Tensor leaf_like(const Tensor& x) {
   return out.set_requires_grad();
 }
 
-/// The element at row-major position `flat` of a possibly strided f64 tensor.
-double* element(const Tensor& x, std::int64_t flat) {
-  double* at = static_cast<double*>(x.raw_mutable());
+/// The element at row-major position `flat` of a possibly strided tensor, as a 0-d view without history.
+Tensor element(const Tensor& x, std::int64_t flat) {
+  std::int64_t at = x.impl().offset;
   for (int i = x.rank() - 1; i >= 0; --i) {
     at += flat % x.shape()[i] * x.strides()[i];
     flat /= x.shape()[i];
   }
-  return at;
+  return make_view(x, {}, {}, at);
 }
 
-std::vector<double> values_at(const TensorFunction& f, const std::vector<Tensor>& inputs, double* x, double value) {
-  const double before = *x;
-  *x = value;
+std::vector<double> values_at(const TensorFunction& f, const std::vector<Tensor>& inputs, const Tensor& x,
+                              double value) {
+  const double before = x.item();
+  x.fill_(value);
   const NoGrad no_grad;
   std::vector<double> y = f(inputs).to_vector<double>();
-  *x = before;
+  x.fill_(before);
   return y;
 }
 
 /// Column of the Jacobian: d y / d x.
-std::vector<double> difference(const TensorFunction& f, const std::vector<Tensor>& inputs, double* x, double h) {
-  const double at = *x;
+std::vector<double> difference(const TensorFunction& f, const std::vector<Tensor>& inputs, const Tensor& x, double h) {
+  const double at = x.item();
   const auto p1 = values_at(f, inputs, x, at + h), m1 = values_at(f, inputs, x, at - h);
   const auto p2 = values_at(f, inputs, x, at + 2 * h), m2 = values_at(f, inputs, x, at - 2 * h);
   std::vector<double> out(p1.size());
@@ -76,7 +77,7 @@ std::vector<std::vector<std::vector<double>>> analytic(const Tensor& y, const st
   std::vector<std::vector<std::vector<double>>> rows;
   for (std::int64_t i = 0; i < y.numel(); ++i) {
     Tensor seed = zeros(y.shape(), y.options());
-    static_cast<double*>(seed.raw_mutable())[i] = 1;
+    element(seed, i).fill_(1);
     rows.emplace_back();
     if (!y.requires_grad()) {
       for (const Tensor& x : inputs) rows.back().emplace_back(static_cast<std::size_t>(x.numel()), 0.0);

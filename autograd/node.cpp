@@ -19,9 +19,10 @@ const Tensor& Backward::output() const { return output_; }
 void Backward::give(int i, Tensor gradient) {
   const Ref<Node>& input = node_.inputs[i];
   if (!input) return;
-  if (!(gradient.shape() == input->shape) || gradient.dtype() != input->dtype)
+  if (!(gradient.shape() == input->shape) || gradient.dtype() != input->dtype || !(gradient.device() == input->device))
     fail<BugError>(node_.name(), "the derivative gave input ", i, " a gradient ", gradient.dtype(), " ",
-                   gradient.shape(), ", expected ", input->dtype, " ", input->shape);
+                   gradient.shape(), " on ", gradient.device(), ", expected ", input->dtype, " ", input->shape, " on ",
+                   input->device);
   results_[i] = std::move(gradient);
 }
 

@@ -42,7 +42,8 @@ class NodeInputs {
 
 class Node : public History {
  public:
-  Node(const Tensor& result, int operands) : inputs(operands), shape(result.shape()), dtype(result.dtype()) {}
+  Node(const Tensor& result, int operands)
+      : inputs(operands), shape(result.shape()), dtype(result.dtype()), device(result.device()) {}
 
   virtual std::string_view name() const = 0;
   virtual bool is_leaf() const { return false; }
@@ -63,6 +64,7 @@ class Node : public History {
   NodeInputs inputs;
   Shape shape;  ///< of the output
   DType dtype;
+  Device device;
   bool uses_constants = false;  ///< an operand of rank >= 1 carries no history
   bool useful = true;           ///< lies on the way to a tensor that was asked for; valid during a pass
   std::uint32_t output_version = 0;

@@ -57,6 +57,8 @@ Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);
 Tensor clamp(const Tensor& x, double low, double high);
 /// Conversion of dtype; differentiable between floating dtypes.
 Tensor cast(const Tensor& x, DType dtype);
+/// A copy on another device; x itself where it is there already. Differentiable.
+Tensor to(const Tensor& x, Device device);
 
 Tensor operator-(const Tensor& x);
 Tensor operator+(const Tensor& a, const Tensor& b);
@@ -150,7 +152,8 @@ Tensor scatter_add(const Tensor& x, std::int64_t axis, const Tensor& index, cons
 Tensor index_select(const Tensor& x, std::int64_t axis, const Tensor& index);
 /// zeros with n entries along the axis and source's entries added at index: the derivative of index_select.
 Tensor index_add(const Tensor& source, std::int64_t axis, const Tensor& index, std::int64_t n);
-Tensor one_hot(const Tensor& index, std::int64_t classes, Options options = {});
+/// On the device of `index`.
+Tensor one_hot(const Tensor& index, std::int64_t classes, DType dtype = DType::f32);
 /// Rows of w (n, c) at index (...) -> (..., c).
 Tensor embedding(const Tensor& w, const Tensor& index);
 

@@ -79,7 +79,7 @@ struct WhereDerivative {
   Tensor condition;
   void operator()(Backward& pass) const {
     const Tensor& g = pass.grad();
-    const Tensor zero = scalar(0, g.options());
+    const Tensor zero = scalar(0, {g.dtype(), Device::cpu()});
     if (pass.needs(1)) pass.give(1, sum_to(where(condition, g, zero), pass.shape(1)));
     if (pass.needs(2)) pass.give(2, sum_to(where(condition, zero, g), pass.shape(2)));
   }
@@ -91,11 +91,19 @@ struct CastDerivative {
   void operator()(Backward& pass) const { pass.give(0, cast(pass.grad(), dtype)); }
 };
 
-/// A number beside a tensor: takes its dtype, except that a fraction beside integers is f32.
+struct ToDerivative {
+  static constexpr std::string_view name = "to";
+  Device device;
+  void operator()(Backward& pass) const { pass.give(0, to(pass.grad(), device)); }
+};
+
+/// A number beside a tensor: takes its dtype, except that a fraction beside integers is f32. It stays on the
+/// CPU, from where every device's kernels take it as an argument.
 Tensor beside(const Tensor& x, double value) {
+  if (is_floating(x.dtype())) return scalar(value, {x.dtype(), Device::cpu()});
   const bool fraction = value != static_cast<double>(static_cast<std::int64_t>(value));
-  if (is_floating(x.dtype())) return scalar(value, x.options());
-  return scalar(value, {fraction ? DType::f32 : x.dtype() == DType::boolean ? DType::i64 : x.dtype(), x.device()});
+  const DType whole = x.dtype() == DType::boolean ? DType::i64 : x.dtype();
+  return scalar(value, {fraction ? DType::f32 : whole, Device::cpu()});
 }
 
 }  // namespace
@@ -167,6 +175,11 @@ Tensor cast(const Tensor& x, DType dtype) {
   Tensor y = compute::cast(x, dtype);
   if (!is_floating(dtype)) return y;
   return record(std::move(y), {&x}, [&] { return CastDerivative{x.dtype()}; });
+}
+
+Tensor to(const Tensor& x, Device device) {
+  if (x.device() == device) return x;
+  return record(compute::to_device(x, device), {&x}, [&] { return ToDerivative{x.device()}; });
 }
 
 Tensor operator-(const Tensor& x) { return neg(x); }

@@ -71,9 +71,9 @@ struct CrossEntropyDerivative {
   /// g [(1 - s) w_t (p - e_t) + s / n (W p - w)] with 0 for ignored rows.
   Tensor composed(const Tensor& g, const Tensor& x) const {
     const std::int64_t n = x.shape().back();
-    const Tensor kept =
-        cast(not_equal(target, scalar(static_cast<double>(options.ignore_index), target.options())), x.dtype());
-    const Tensor hit = one_hot(where(kept > 0.0, target, scalar(0, target.options())), n, x.options());
+    const Options number{DType::i64, Device::cpu()};
+    const Tensor kept = cast(not_equal(target, scalar(static_cast<double>(options.ignore_index), number)), x.dtype());
+    const Tensor hit = one_hot(where(kept > 0.0, target, scalar(0, number)), n, x.dtype());
     const Tensor w = options.weight.defined() ? options.weight : ones({n}, x.options());
     const Tensor w_target = sum(hit * w, {-1}, true), p = softmax(x);
     const double s = options.label_smoothing;
@@ -112,6 +112,8 @@ Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, dou
     check(!t->defined() || (t->shape() == row && t->dtype() == x.dtype()), "layer_norm", "weight or bias ",
           t->defined() ? t->dtype() : x.dtype(), " ", t->defined() ? t->shape() : row, " for x ", x.dtype(), " ",
           x.shape());
+  for (const Tensor* t : {&weight, &bias})
+    if (t->defined()) compute::check_same_device("layer_norm", x, *t);
   check(eps >= 0, "layer_norm", "eps ", eps, " is negative");
   const bool keep = records({&x, &weight, &bias});
   const Tensor w = weight.defined() ? compute::contiguous(weight) : weight;
@@ -131,6 +133,7 @@ Tensor cross_entropy_rows(const Tensor& logits, const Tensor& target, const Cros
   check(target.shape() == expected, op, "target ", target.shape(), " for logits ", logits.shape(), ": expected ",
         expected);
   check(target.dtype() == DType::i64, op, "target holds ", target.dtype(), ", expected i64");
+  compute::check_same_device(op, logits, target);
   const std::int64_t classes = logits.shape().back();
   check(!options.weight.defined() ||
             (options.weight.shape() == Shape{classes} && options.weight.dtype() == logits.dtype()),
@@ -139,7 +142,10 @@ Tensor cross_entropy_rows(const Tensor& logits, const Tensor& target, const Cros
         ": expected 0 to 1");
   const Tensor x = compute::contiguous(logits), at = compute::contiguous(target);
   CrossEntropyOptions kept = options;
-  if (kept.weight.defined()) kept.weight = compute::contiguous(kept.weight);
+  if (kept.weight.defined()) {
+    compute::check_same_device(op, logits, kept.weight);
+    kept.weight = compute::contiguous(kept.weight);
+  }
   check_targets(at, classes, options.ignore_index);
   Tensor loss = empty(expected, logits.options()), lse = empty(expected, logits.options());
   Rows job = CrossEntropyDerivative::rows(x, at, kept);
@@ -165,7 +171,7 @@ Tensor draw_floating(std::string_view op, Draw draw, const Shape& shape, double 
   check(is_floating(options.dtype) || draw == Draw::bernoulli, op, "needs a floating dtype, got ", options.dtype);
   if (options.dtype == DType::bf16)
     return cast(draw_floating(op, draw, shape, a, b, generator, {DType::f32, options.device}), DType::bf16);
-  return compute::random(draw, shape, generator.next(), options, a, b);
+  return compute::random(draw, shape, generator, options, a, b);
 }
 
 }  // namespace
@@ -185,7 +191,7 @@ Tensor bernoulli(const Shape& shape, double p, Generator& generator, Options opt
 Tensor randint(const Shape& shape, std::int64_t low, std::int64_t high, Generator& generator, Options options) {
   check(low < high, "randint", "low ", low, " is not below high ", high);
   check(!is_floating(options.dtype), "randint", "needs an integer dtype, got ", options.dtype);
-  return compute::random(Draw::randint, shape, generator.next(), options, 0, 0, low, high);
+  return compute::random(Draw::randint, shape, generator, options, 0, 0, low, high);
 }
 
 Tensor randperm(std::int64_t n, Generator& generator) {

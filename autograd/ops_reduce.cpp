@@ -44,7 +44,8 @@ struct ProdDerivative {
   /// With one zero in a line only that element has a gradient; with two or more none has.
   void operator()(Backward& pass) const {
     const Tensor& in = pass.get(x);
-    const Tensor zero = scalar(0, in.options()), one = scalar(1, in.options());
+    const Options number{in.dtype(), Device::cpu()};
+    const Tensor zero = scalar(0, number), one = scalar(1, number);
     const Tensor is_zero = equal(in, zero), safe = where(is_zero, one, in);
     const Tensor zeros = cast(sum(cast(is_zero, DType::i64), as_axes(axes), true), in.dtype());
     const Tensor scaled = reshape(pass.grad(), kept) * prod(safe, as_axes(axes), true);

@@ -123,9 +123,8 @@ struct EmbeddingDerivative {
   /// Gradients of equal ids within a sample add up before anything is squared.
   Tensor per_sample(int, const Shape&, const Tensor& g, std::int64_t begin, std::int64_t end) const {
     const std::int64_t n = end - begin, tokens = index.numel() / index.shape()[0];
-    Tensor ids = contiguous(slice(index, 0, begin, end)).clone();
-    auto* at = ids.mutable_data<std::int64_t>();
-    for (std::int64_t i = 0; i < n * tokens; ++i) at[i] += i / tokens * rows;  // one table per sample
+    const Tensor first = arange(n, {DType::i64, index.device()}) * static_cast<double>(rows);  // one table per sample
+    const Tensor ids = reshape(contiguous(slice(index, 0, begin, end)), {n, tokens}) + unsqueeze(first, 1);
     const Tensor flat = reshape(slice(g, 0, begin, end), {n * tokens, width});
     return reshape(index_add(flat, 0, reshape(ids, {n * tokens}), n * rows), {n, rows, width});
   }
@@ -316,12 +315,13 @@ Tensor index_add(const Tensor& source, std::int64_t axis, const Tensor& index, s
   });
 }
 
-Tensor one_hot(const Tensor& index, std::int64_t classes, Options options) {
+Tensor one_hot(const Tensor& index, std::int64_t classes, DType dtype) {
   check(index.dtype() == DType::i64, "one_hot", "index holds ", index.dtype(), ", expected i64");
   Shape shape = index.shape();
   shape.push_back(1);
   const Tensor at = reshape(index, shape);
   shape[shape.size() - 1] = classes;
+  const Options options{dtype, index.device()};
   return compute::scatter_add(zeros(shape, options), shape.size() - 1, at, ones(at.shape(), options));
 }
 

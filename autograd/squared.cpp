@@ -98,7 +98,7 @@ class SquaredPass final : public Pass {
       add(leaf, reshape(use.node->squared_finish(use.input, carry), leaf->shape));
     }
     for (std::size_t i = 0; i < targets.size(); ++i)
-      if (!sums_[i].defined()) sums_[i] = zeros(targets[i]->shape, targets[i]->dtype);
+      if (!sums_[i].defined()) sums_[i] = zeros(targets[i]->shape, {targets[i]->dtype, targets[i]->device});
     return std::move(sums_);
   }
 

@@ -25,9 +25,16 @@ template <class T> void read_row(const T* from, float* to, std::int64_t width, c
 }  // namespace
 
 Pool pool_of(const data::ImageSet& images) {
-  Pool out{empty({images.count, images.height * images.width}, DType::u8), data::labels(images)};
+  Pool out{empty({images.count, images.height * images.width}, {DType::u8, Device::cpu()}), data::labels(images)};
   std::copy(images.images.begin(), images.images.end(), out.x.mutable_data<std::uint8_t>());
   return out;
+}
+
+Pool on_cpu(const Pool& pool) { return {contiguous(to(pool.x, Device::cpu())), contiguous(to(pool.y, Device::cpu()))}; }
+
+Batch Batch::to(Device device) const {
+  if (size() == 0) return *this;
+  return {stet::to(x, device), stet::to(y, device), stet::to(task, device)};
 }
 
 Batch join(const Batch& a, const Batch& b) {
@@ -45,6 +52,7 @@ Examples::Examples(std::shared_ptr<const Pool> pool, std::vector<std::int64_t> i
       task_(task) {
   check(pool_ && pool_->x.rank() == 2 && pool_->y.rank() == 1 && pool_->x.shape()[0] == pool_->y.shape()[0], "examples",
         "a pool is x (n, d) and y (n,)");
+  if (!(pool_->x.device() == Device::cpu())) pool_ = std::make_shared<const Pool>(on_cpu(*pool_));
   check(pool_->x.dtype() == DType::u8 || pool_->x.dtype() == DType::f32, "examples", "x holds ", pool_->x.dtype(),
         ", expected u8 or f32");
   const auto labels = pool_->y.values<std::int64_t>();
@@ -62,7 +70,8 @@ Examples::Examples(std::shared_ptr<const Pool> pool, std::vector<std::int64_t> i
 
 Batch Examples::batch(std::span<const std::int64_t> positions) const {
   const auto n = static_cast<std::int64_t>(positions.size());
-  Batch out{empty({n, width()}), empty({n}, DType::i64), empty({n}, DType::i64)};
+  const Options whole{DType::i64, Device::cpu()};
+  Batch out{empty({n, width()}, Device::cpu()), empty({n}, whole), empty({n}, whole)};
   auto* x = out.x.mutable_data<float>();
   auto* y = out.y.mutable_data<std::int64_t>();
   out.task.fill_(static_cast<double>(task_));
@@ -79,7 +88,7 @@ Batch Examples::batch(std::span<const std::int64_t> positions) const {
       y[i] = label_map_.empty() ? labels[at] : label_map_[static_cast<std::size_t>(labels[at])];
     }
   });
-  return out;
+  return out.to(default_device());
 }
 
 Batch Examples::range(std::int64_t begin, std::int64_t end) const {

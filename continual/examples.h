@@ -19,15 +19,18 @@ struct Batch {
   Tensor y;     ///< (n,) i64, labels as outputs of the model
   Tensor task;  ///< (n,) i64
   std::int64_t size() const { return y.defined() ? y.numel() : 0; }
+  /// The same examples on another device.
+  Batch to(Device device) const;
 };
 
 /// Joins two batches.
 Batch join(const Batch& a, const Batch& b);
 
-/// Data that several tasks look at. x is (n, d) u8 (pixels, read as value / 255) or f32; y is (n,) i64.
+/// Data that several tasks look at; it stays on the CPU, where batches are assembled. x is (n, d) u8 (pixels, read as value / 255) or f32; y is (n,) i64.
 struct Pool {
   Tensor x, y;
 };
+Pool on_cpu(const Pool& pool);
 
 /// Images as a pool: x (count, height * width) u8, y (count,) i64. Copies the pixels.
 Pool pool_of(const data::ImageSet& images);
@@ -44,7 +47,7 @@ class Examples {
   /// Features of one example.
   std::int64_t width() const { return pool_ ? pool_->x.shape()[1] : 0; }
   std::int64_t task() const { return task_; }
-  /// Examples at these positions (0 .. size - 1).
+  /// Examples at these positions (0 .. size - 1), on the default device.
   Batch batch(std::span<const std::int64_t> positions) const;
   /// Positions begin .. end - 1.
   Batch range(std::int64_t begin, std::int64_t end) const;

@@ -62,7 +62,8 @@ std::vector<Tensor> exact_fisher_seeds(const Tensor& logits) {
   for (std::int64_t c = 0; c < classes; ++c) {
     const Tensor weight = slice(root, 1, c, c + 1);
     if (max(weight).item() == 0) continue;  // an output outside the task
-    const Tensor hit = one_hot(full({n}, static_cast<double>(c), DType::i64), classes, logits.options());
+    const Tensor hit =
+        one_hot(full({n}, static_cast<double>(c), {DType::i64, logits.device()}), classes, logits.dtype());
     seeds.push_back(weight * (hit - p));
   }
   return seeds;
@@ -80,10 +81,10 @@ nn::State fisher_diagonal(Context& context, const Examples& examples, const Fish
   if (parameters.empty()) return {};
   const auto chosen = evenly_spaced(examples.size(), options.samples);
   Generator generator = Generator(options.seed).fork("fisher").fork(static_cast<std::uint64_t>(context.task));
-  const Tensor uniforms = rand({static_cast<std::int64_t>(chosen.size())}, generator, DType::f64);
+  const Tensor uniforms = rand({static_cast<std::int64_t>(chosen.size())}, generator, {DType::f64, context.device()});
   for (std::size_t at = 0; at < chosen.size(); at += static_cast<std::size_t>(options.batch_size)) {
     const std::size_t n = std::min(static_cast<std::size_t>(options.batch_size), chosen.size() - at);
-    const Batch batch = examples.batch(std::span(chosen).subspan(at, n));
+    const Batch batch = examples.batch(std::span(chosen).subspan(at, n)).to(context.device());
     const auto begin = static_cast<std::int64_t>(at), end = begin + static_cast<std::int64_t>(n);
     const auto part = batch_sum(context, batch, tensors, options.kind, slice(uniforms, 0, begin, end));
     for (std::size_t i = 0; i < part.size(); ++i)

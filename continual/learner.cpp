@@ -28,8 +28,9 @@ Tensor Context::mask_logits(const Tensor& logits, const Tensor& tasks) const {
 /// One training step; everything that a strategy can add stands here.
 double Learner::step(Context& context, Batch batch) {
   for (const auto& s : strategies_) s->examples(context, batch);  // 1. examples
-  optimizer_.zero_grad();                                         // 2. parameterisation, 3. masks:
-  const Tensor logits = context.logits(batch);                    //    set up at the task's start
+  batch = batch.to(context.device());
+  optimizer_.zero_grad();                       // 2. parameterisation, 3. masks:
+  const Tensor logits = context.logits(batch);  //    set up at the task's start
   Tensor loss = mean(cross_entropy_rows(logits, batch.y));
   for (const auto& s : strategies_)
     if (const Tensor extra = s->loss(context, batch, logits); extra.defined()) loss = loss + extra;  // 4. loss
@@ -78,7 +79,7 @@ double Learner::train_stage(Context& context, const std::vector<int>& tasks) {
 
 Context Learner::context_for(const Scenario& scenario) const {
   Context context{model_, optimizer_, scenario, forward_, 0, {}};
-  if (scenario.setting == Setting::task_incremental) context.output_mask = scenario.output_mask();
+  if (scenario.setting == Setting::task_incremental) context.output_mask = to(scenario.output_mask(), model_.device());
   return context;
 }
 
@@ -160,7 +161,7 @@ double Learner::evaluate(const Scenario& scenario, const Examples& examples) {
   constexpr std::int64_t kBatch = 1000;
   std::int64_t hits = 0;
   for (std::int64_t at = 0; at < examples.size(); at += kBatch) {
-    const Batch batch = examples.range(at, std::min(at + kBatch, examples.size()));
+    const Batch batch = examples.range(at, std::min(at + kBatch, examples.size())).to(context.device());
     const Tensor right = equal(argmax(context.logits(batch), -1), batch.y);
     hits += static_cast<std::int64_t>(sum(right).item());
   }

@@ -12,15 +12,16 @@ Reservoir::Reservoir(std::int64_t capacity, Generator generator) : capacity_(cap
   check(capacity > 0, "reservoir", "capacity ", capacity, ": expected at least 1");
 }
 
-void Reservoir::offer(const Batch& batch) {
+void Reservoir::offer(const Batch& offered) {
   const NoGrad no_grad;
+  const Batch batch = offered.to(Device::cpu());
   if (batch.size() == 0) return;
   if (!x_.defined()) {
     Shape shape = batch.x.shape();
     shape[0] = capacity_;
     x_ = zeros(shape, batch.x.options());
-    y_ = zeros({capacity_}, DType::i64);
-    task_ = zeros({capacity_}, DType::i64);
+    y_ = zeros({capacity_}, batch.y.options());
+    task_ = zeros({capacity_}, batch.y.options());
   }
   check(batch.x.dtype() == DType::f32 && batch.x.numel() * capacity_ == batch.size() * x_.numel(), "reservoir",
         "examples ", batch.x.shape(), " for a store ", x_.shape());
@@ -45,11 +46,15 @@ Batch Reservoir::draw(std::int64_t count) {
   if (size() == 0 || count <= 0) return {};
   std::vector<std::int64_t> chosen = permutation(generator_, size());
   chosen.resize(static_cast<std::size_t>(std::min(count, size())));
+  const Device wanted = default_device();
+  const DefaultDevice host(Device::cpu());
   const Tensor index = tensor(chosen);
-  return {index_select(x_, 0, index), index_select(y_, 0, index), index_select(task_, 0, index)};
+  const Batch drawn{index_select(x_, 0, index), index_select(y_, 0, index), index_select(task_, 0, index)};
+  return drawn.to(wanted);
 }
 
 nn::State Reservoir::state() const {
+  const DefaultDevice host(Device::cpu());
   const GeneratorState g = generator_.state();
   nn::State out;
   out["counters"] =
@@ -63,7 +68,9 @@ nn::State Reservoir::state() const {
 }
 
 void Reservoir::load(const nn::State& state) {
-  const auto found = [&](const std::string& key) { return state.contains(key) ? state.at(key).clone() : Tensor(); };
+  const auto found = [&](const std::string& key) {
+    return state.contains(key) ? to(state.at(key), Device::cpu()).clone() : Tensor();
+  };
   const Tensor counters = found("counters"), x = found("x"), y = found("y"), task = found("task");
   check(counters.defined() && counters.shape() == Shape{3} && counters.dtype() == DType::i64, "reservoir",
         "the state has no 'counters' (3,) i64");

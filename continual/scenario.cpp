@@ -50,8 +50,9 @@ std::vector<std::int64_t> range(std::int64_t begin, std::int64_t end) {
 /// One task for each pixel map: the same classes throughout.
 Scenario with_pixel_maps(const Pool& train, const Pool& test, Setting setting,
                          const std::vector<std::vector<std::int64_t>>& maps, const std::vector<std::string>& names) {
-  const std::int64_t classes = std::max(class_count(train), class_count(test));
-  const auto train_pool = std::make_shared<const Pool>(train), test_pool = std::make_shared<const Pool>(test);
+  const auto train_pool = std::make_shared<const Pool>(on_cpu(train)),
+             test_pool = std::make_shared<const Pool>(on_cpu(test));
+  const std::int64_t classes = std::max(class_count(*train_pool), class_count(*test_pool));
   const bool shared = setting == Setting::domain_incremental;
   Scenario out{setting, shared ? classes : classes * static_cast<std::int64_t>(maps.size()), {}};
   for (std::size_t t = 0; t < maps.size(); ++t) {
@@ -87,25 +88,26 @@ std::string_view name_of(Setting setting) {
 
 Tensor Scenario::output_mask() const {
   const auto count = static_cast<std::int64_t>(tasks.size());
-  Tensor mask = full({count, outputs}, -1e30);
+  Tensor mask = full({count, outputs}, -1e30, Device::cpu());
   auto* at = mask.mutable_data<float>();
   for (std::int64_t t = 0; t < count; ++t)
     for (std::int64_t output : tasks[static_cast<std::size_t>(t)].outputs) at[t * outputs + output] = 0;
-  return mask;
+  return to(mask, default_device());
 }
 
 Scenario split_classes(const Pool& train, const Pool& test, Setting setting, std::int64_t classes_per_task,
                        std::vector<std::int64_t> order) {
   check_pools(train, test);
-  const std::int64_t classes = class_count(train);
-  check(class_count(test) <= classes, "split_classes", "the test split has labels that the training split lacks");
+  const auto train_pool = std::make_shared<const Pool>(on_cpu(train)),
+             test_pool = std::make_shared<const Pool>(on_cpu(test));
+  const std::int64_t classes = class_count(*train_pool);
+  check(class_count(*test_pool) <= classes, "split_classes", "the test split has labels that the training split lacks");
   if (order.empty()) order = range(0, classes);
   check(classes_per_task > 0 && order.size() % static_cast<std::size_t>(classes_per_task) == 0, "split_classes",
         order.size(), " classes do not split into tasks of ", classes_per_task);
   for (std::int64_t c : order)
     check(c >= 0 && c < classes && std::count(order.begin(), order.end(), c) == 1, "split_classes", "class ", c, " of ",
           classes, " must be named once");
-  const auto train_pool = std::make_shared<const Pool>(train), test_pool = std::make_shared<const Pool>(test);
   const bool shared = setting == Setting::domain_incremental;
   Scenario out{setting, shared ? classes_per_task : static_cast<std::int64_t>(order.size()), {}};
   for (std::size_t first = 0; first < order.size(); first += static_cast<std::size_t>(classes_per_task)) {
@@ -119,8 +121,8 @@ Scenario split_classes(const Pool& train, const Pool& test, Setting setting, std
       name += (i ? "," : "") + std::to_string(mine[i]);
     }
     const auto task = static_cast<std::int64_t>(out.tasks.size());
-    out.tasks.push_back({name, Examples(train_pool, indices_of(train, mine), task, label_map),
-                         TestSplit(Examples(test_pool, indices_of(test, mine), task, label_map)), outputs});
+    out.tasks.push_back({name, Examples(train_pool, indices_of(*train_pool, mine), task, label_map),
+                         TestSplit(Examples(test_pool, indices_of(*test_pool, mine), task, label_map)), outputs});
   }
   return out;
 }

@@ -27,7 +27,12 @@ struct Context {
   const Examples& train() const { return scenario.tasks[static_cast<std::size_t>(task)].train; }
   /// Adds the mask of each example's task to logits, where the setting lets the task be known.
   Tensor mask_logits(const Tensor& logits, const Tensor& tasks) const;
-  Tensor logits(const Batch& batch) const { return mask_logits(forward(batch.x), batch.task); }
+  /// Where the model is: what a strategy computes with the model's outputs belongs there, `batch.to(device())`.
+  Device device() const { return model.device(); }
+  Tensor logits(const Batch& batch) const {
+    const Batch here = batch.to(device());
+    return mask_logits(forward(here.x), here.task);
+  }
 };
 
 class Strategy {

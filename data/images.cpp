@@ -6,6 +6,7 @@
 
 #include <stet/data/idx.h>
 #include <stet/data/images.h>
+#include <stet/tensor/compute.h>
 #include <stet/tensor/error.h>
 
 namespace stet::data {
@@ -91,7 +92,7 @@ ImageSet load_images(std::string_view name_or_folder, Split split, std::int64_t 
 
 Tensor pixels(const ImageSet& set, std::span<const std::int64_t> indices) {
   const std::int64_t size = set.height * set.width;
-  Tensor out = empty({static_cast<std::int64_t>(indices.size()), size});
+  Tensor out = empty({static_cast<std::int64_t>(indices.size()), size}, Device::cpu());
   float* to = out.mutable_data<float>();
   for (const auto index : indices) {
     check_index("pixels", set, index);
@@ -99,17 +100,17 @@ Tensor pixels(const ImageSet& set, std::span<const std::int64_t> indices) {
     for (std::int64_t i = 0; i < size; ++i) to[i] = static_cast<float>(from[i]) / 255.0f;
     to += size;
   }
-  return out;
+  return compute::to_device(out, default_device());
 }
 
 Tensor labels(const ImageSet& set, std::span<const std::int64_t> indices) {
-  Tensor out = empty({static_cast<std::int64_t>(indices.size())}, i64);
+  Tensor out = empty({static_cast<std::int64_t>(indices.size())}, {i64, Device::cpu()});
   std::int64_t* to = out.mutable_data<std::int64_t>();
   for (const auto index : indices) {
     check_index("labels", set, index);
     *to++ = set.labels[static_cast<std::size_t>(index)];
   }
-  return out;
+  return compute::to_device(out, default_device());
 }
 
 Tensor pixels(const ImageSet& set) { return pixels(set, all_of(set)); }

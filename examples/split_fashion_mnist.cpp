@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <iostream>
 
+#include <stet/cuda/cuda.h>
 #include <stet/stet.h>
 
 using namespace stet;
@@ -22,17 +23,18 @@ const std::vector<std::string> kMethods{"naive", "joint", "EWC", "replay 500", "
 constexpr double kLambda[] = {1e5, 1e7, 1e7};
 
 struct Arguments {
-  std::string out = ".", data = "fashion-mnist";
+  std::string out = ".", data = "fashion-mnist", device = "cpu";
   int seeds = 3, threads = 0;
   bool tune = false;
 };
 
 constexpr const char* kHelp =
-    "split_fashion_mnist [--out DIR] [--data NAME_OR_DIR] [--seeds N] [--threads N] [--tune] [--help]\n"
+    "split_fashion_mnist [--out DIR] [--data NAME_OR_DIR] [--seeds N] [--threads N] [--device D] [--tune]\n"
     "  --out DIR      where results.json and accuracy_matrix.svg go (default: here)\n"
     "  --data D       data set by name, or a folder with IDX files (default: fashion-mnist)\n"
     "  --seeds N      seeds 1 to N (default: 3)\n"
     "  --threads N    threads (default: one for each core)\n"
+    "  --device D     cpu (default) or cuda\n"
     "  --tune         choose EWC's lambda on held-out training examples, seeds 101 to 106; writes nothing\n";
 
 int number(const std::string& name, const std::string& text) {
@@ -56,15 +58,25 @@ Arguments parse(int count, char** words) {
       out.tune = true;
       continue;
     }
-    const bool known = name == "--out" || name == "--data" || name == "--seeds" || name == "--threads";
+    const bool known =
+        name == "--out" || name == "--data" || name == "--seeds" || name == "--threads" || name == "--device";
     check(known, "split_fashion_mnist", "unknown argument '", name, "'\n", kHelp);
     check(i + 1 < count, "split_fashion_mnist", name, " needs a value");
     const std::string value = words[++i];
     if (name == "--out") out.out = value;
     else if (name == "--data") out.data = value;
+    else if (name == "--device") out.device = value;
     else (name == "--seeds" ? out.seeds : out.threads) = number(name, value);
   }
   return out;
+}
+
+/// Models, and whatever else is made, go there.
+void use_device(const std::string& name) {
+  check(name == "cpu" || name == "cuda", "split_fashion_mnist", "--device ", name, ": expected cpu or cuda");
+  if (name == "cpu") return;
+  set_default_device(Device::cuda());
+  std::cout << "on cuda:0, " << cuda::device_name() << (cuda::simulated() ? " (simulated: right, but slow)\n" : "\n");
 }
 
 void add_strategy(Learner& learner, const std::string& method, double lambda, std::uint64_t seed) {
@@ -198,6 +210,7 @@ int main(int count, char** words) {
   try {
     const Arguments arguments = parse(count, words);
     if (arguments.threads > 0) set_threads(arguments.threads);
+    use_device(arguments.device);
     const Pool train = pool_of(data::load_images(arguments.data, data::Split::train));
     const Pool test = pool_of(data::load_images(arguments.data, data::Split::test));
     if (arguments.tune) tune(train, test);

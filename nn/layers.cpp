@@ -26,6 +26,7 @@ Tensor embedding_weight(const Module& owner, std::int64_t count, std::int64_t wi
 }
 
 Tensor as_tensor(GeneratorState state) {
+  const DefaultDevice host(Device::cpu());
   return tensor<std::int64_t>({std::bit_cast<std::int64_t>(state.seed), std::bit_cast<std::int64_t>(state.draw)});
 }
 
@@ -88,11 +89,12 @@ Dropout::Dropout(double p)
 
 Tensor Dropout::operator()(const Tensor& x) {
   if (!is_training() || p_ == 0) return x;
-  auto* state = generator.value().mutable_data<std::int64_t>();
-  Generator own;
-  own.set_state({std::bit_cast<std::uint64_t>(state[0]), std::bit_cast<std::uint64_t>(state[1])});
-  const Tensor kept = bernoulli(x.shape(), 1 - p_, own, x.options());
-  state[1] = std::bit_cast<std::int64_t>(own.state().draw);
+  const auto state = [this] { return generator.value().mutable_data<std::int64_t>(); };
+  each_replay(x.device(), [=, this] {
+    draws_.set_state({std::bit_cast<std::uint64_t>(state()[0]), std::bit_cast<std::uint64_t>(state()[1])});
+  });
+  const Tensor kept = bernoulli(x.shape(), 1 - p_, draws_, x.options());
+  each_replay(x.device(), [=, this] { state()[1] = std::bit_cast<std::int64_t>(draws_.state().draw); });
   return p_ == 1 ? x * kept : x * (kept * (1 / (1 - p_)));
 }
 

@@ -81,6 +81,7 @@ class Dropout : public Module {
   Buffer generator;  ///< (2,) i64: seed and number of draws made so far
 
  private:
+  Generator draws_;
   double p_;
 };
 

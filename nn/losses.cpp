@@ -28,10 +28,13 @@ void check_pair(std::string_view op, const Tensor& input, const Tensor& target) 
         " must have the same shape");
 }
 
+/// On another device the count stays there: reading it would make the host wait.
+Tensor mean_of_kept(const Tensor& losses, const Tensor& target, std::int64_t ignore_index) {
+  const Tensor ignored = scalar(static_cast<double>(ignore_index), {DType::i64, Device::cpu()});
+  return sum(losses) / cast(sum(not_equal(target, ignored)), losses.dtype());
+}
+
 std::int64_t count_kept(const Tensor& target, std::int64_t ignore_index) {
-  if (target.device() != Device::cpu())
-    return static_cast<std::int64_t>(
-        sum(cast(not_equal(target, full({}, static_cast<double>(ignore_index), target.options())), DType::i64)).item());
   const Tensor row_major = contiguous(target);
   const auto values = row_major.values<std::int64_t>();
   return std::count_if(values.begin(), values.end(), [&](std::int64_t t) { return t != ignore_index; });
@@ -40,11 +43,11 @@ std::int64_t count_kept(const Tensor& target, std::int64_t ignore_index) {
 /// Sum of the class weights of the targets that are not ignored.
 Tensor sum_of_weights(const Tensor& target, const CrossEntropyOptions& options) {
   const NoGrad no_grad;
-  const Options of_target = target.options();
-  const Tensor kept = not_equal(target, full({}, static_cast<double>(options.ignore_index), of_target));
-  const Tensor row = flatten(where(kept, target, zeros({}, of_target)));
+  const auto number = [](double value, DType dtype) { return scalar(value, {dtype, Device::cpu()}); };
+  const Tensor kept = not_equal(target, number(static_cast<double>(options.ignore_index), DType::i64));
+  const Tensor row = flatten(where(kept, target, number(0, DType::i64)));
   const Tensor weights = index_select(options.weight.detach(), 0, row);
-  return sum(where(flatten(kept), weights, zeros({}, weights.options())));
+  return sum(where(flatten(kept), weights, number(0, weights.dtype())));
 }
 
 }  // namespace
@@ -54,6 +57,7 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& target, const CrossEntr
       cross_entropy_rows(logits, target, {options.weight, options.label_smoothing, options.ignore_index});
   if (options.reduction != Reduction::mean) return reduce("cross_entropy", losses, options.reduction);
   if (options.weight.defined()) return sum(losses) / sum_of_weights(target, options);
+  if (target.device() != Device::cpu()) return mean_of_kept(losses, target, options.ignore_index);
   const std::int64_t kept = count_kept(target, options.ignore_index);
   if (kept == target.numel()) return mean(losses);
   return sum(losses) / static_cast<double>(kept);
@@ -86,8 +90,8 @@ Tensor bce_with_logits(const Tensor& logits, const Tensor& target, const BceOpti
 Tensor kl_div(const Tensor& log_input, const Tensor& target, KlDivOptions options) {
   check_pair("kl_div", log_input, target);
   if (options.log_target) return reduce("kl_div", exp(target) * (target - log_input), options.reduction);
-  const Tensor one = ones({}, target.options());
-  const Tensor log_t = log(where(equal(target, zeros({}, target.options())), one, target));
+  const Options number{target.dtype(), Device::cpu()};
+  const Tensor log_t = log(where(equal(target, scalar(0, number)), scalar(1, number), target));
   return reduce("kl_div", target * log_t - target * log_input, options.reduction);
 }
 

@@ -53,6 +53,15 @@ void Parameter::zero_grad() {
 
 void Parameter::set(const Tensor& value) { overwrite(value_, value, "parameter", path()); }
 
+void Parameter::move_to(Device device) {
+  if (value_.device() == device) return;
+  const NoGrad no_grad;
+  value_ = stet::to(value_.detach(), device);
+  if (!trainable_) return;
+  value_.set_requires_grad();
+  static_cast<Leaf*>(node_of(value_))->label = path();
+}
+
 Buffer::Buffer(Module* owner, std::string name, Tensor initial)
     : owner_(owner), name_(std::move(name)), value_(initial.clone()) {
   check(owner, "Buffer", "'", name_, "' needs an owner");
@@ -254,6 +263,15 @@ std::string with_commas(std::int64_t value) {
     out.push_back(digits[i]);
   }
   return out;
+}
+
+void Module::to(Device device) {
+  for (Parameter* p : parameters()) p->move_to(device);
+}
+
+Device Module::device() const {
+  const auto all = parameters();
+  return all.empty() ? Device::cpu() : all.front()->value().device();
 }
 
 std::string summary(const Module& module) {

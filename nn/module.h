@@ -43,6 +43,8 @@ class Parameter {
 
  private:
   friend class Module;
+  void move_to(Device device);
+
   Module* owner_;
   std::string name_;
   Tensor value_;
@@ -107,6 +109,11 @@ class Module {
   bool is_training() const { return training_; }
 
   void zero_grad();
+  /// Moves the parameters to another device; gradients are dropped. Buffers stay: a generator's state is the
+  /// host's. An optimizer made before has its state where it was: make it afterwards, or load() it again.
+  void to(Device device);
+  /// Where the parameters are: that of the first, the CPU when there is none.
+  Device device() const;
   /// Copies of all parameters and buffers, paths relative to this module.
   State state() const;
   /// Puts a state back. Strict: an Error lists all missing, unexpected and mismatched names together.

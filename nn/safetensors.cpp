@@ -63,7 +63,7 @@ void read_exactly(const File& in, const std::string& file, void* target, std::ui
 }
 
 Tensor read_tensor(const File& in, const std::string& file, const Entry& e, std::uint64_t offset) {
-  const Tensor out = empty(e.shape, e.dtype);
+  const Tensor out = empty(e.shape, {e.dtype, Device::cpu()});
   if (e.end == e.begin) return out;
   auto* bytes = static_cast<unsigned char*>(out.raw_mutable());
   read_exactly(in, file, bytes, e.end - e.begin, offset);

@@ -73,7 +73,7 @@ Mask Mask::blocks(const Shape& shape, std::int64_t size, const std::vector<bool>
 Mask Mask::elements(const Tensor& may_change) {
   check(may_change.dtype() == DType::boolean, "mask", "elements hold ", may_change.dtype(), ", expected bool");
   Mask mask(may_change.shape());
-  const Tensor flat = contiguous(may_change);
+  const Tensor flat = contiguous(to(may_change, Device::cpu()));
   const bool* on = flat.data<bool>();
   for (std::int64_t i = 0; i < mask.count_;) {
     std::int64_t end = i;
@@ -90,13 +90,15 @@ Mask Mask::elements(const Tensor& may_change) {
   return mask;
 }
 
-Tensor Mask::to_tensor() const {
-  Tensor out = zeros(shape_, DType::boolean);
+Tensor Mask::to_tensor(Device device) const {
+  if (as_tensor_.defined() && as_tensor_.device() == device) return as_tensor_;
+  Tensor out = zeros(shape_, {DType::boolean, Device::cpu()});
   bool* on = out.mutable_data<bool>();
   for (std::size_t r = 0; r + 1 < ranges_.size(); r += 2) std::fill(on + ranges_[r], on + ranges_[r + 1], true);
   for (std::int64_t i = 0; i < count_ && !bits_.empty(); ++i)
     on[i] = bits_[static_cast<std::size_t>(i / 32)] >> (i % 32) & 1u;
-  return out;
+  as_tensor_ = to(out, device);
+  return as_tensor_;
 }
 
 Mask Mask::operator&(const Mask& other) const {
@@ -104,12 +106,21 @@ Mask Mask::operator&(const Mask& other) const {
   return elements(cast(cast(to_tensor(), DType::u8) * cast(other.to_tensor(), DType::u8), DType::boolean));
 }
 
-UpdateMask Mask::view() const {
-  if (!bits_.empty()) return {nullptr, 0, bits_.data()};
+UpdateMask Mask::view(Device device) const {
   if (is_all()) return {};
-  static constexpr std::int64_t kNothing[2] = {0, 0};
-  if (ranges_.empty()) return {kNothing, 1, nullptr};
-  return {ranges_.data(), static_cast<std::int64_t>(ranges_.size() / 2), nullptr};
+  static const std::vector<std::int64_t> kNothing{0, 0};
+  const std::vector<std::int64_t>& ranges = ranges_.empty() ? kNothing : ranges_;
+  const void *ranges_at = ranges.data(), *bits_at = bits_.data();
+  if (!(device == Device::cpu())) {
+    if (!uploaded_.defined() || !(uploaded_.device() == device)) {
+      const DefaultDevice host(Device::cpu());
+      const std::vector<std::int32_t> words(bits_.begin(), bits_.end());
+      uploaded_ = to(bits_.empty() ? tensor(ranges) : tensor(words), device);
+    }
+    ranges_at = bits_at = uploaded_.raw();
+  }
+  if (!bits_.empty()) return {nullptr, 0, static_cast<const std::uint32_t*>(bits_at)};
+  return {static_cast<const std::int64_t*>(ranges_at), static_cast<std::int64_t>(ranges.size() / 2), nullptr};
 }
 
 }  // namespace stet::optim

@@ -31,12 +31,12 @@ class Mask {
   bool is_all() const { return allowed_ == count_; }
   bool is_none() const { return allowed_ == 0; }
   bool is_structured() const { return bits_.empty(); }
-  /// As a bool tensor.
-  Tensor to_tensor() const;
+  /// As a bool tensor. It is kept: do not write into it.
+  Tensor to_tensor(Device device = default_device()) const;
   /// Both must allow.
   Mask operator&(const Mask& other) const;
-  /// What the update kernel takes; valid while the mask lives.
-  UpdateMask view() const;
+  /// What a device's update kernel takes; valid while the mask lives. Uploaded once for each device.
+  UpdateMask view(Device device) const;
 
  private:
   explicit Mask(const Shape& shape);
@@ -46,6 +46,8 @@ class Mask {
   std::int64_t count_ = 0, allowed_ = 0;
   std::vector<std::int64_t> ranges_;  // [begin, end) pairs, ascending, neighbours joined
   std::vector<std::uint32_t> bits_;   // used instead of ranges_ when not empty
+  mutable Tensor uploaded_;           // ranges_ or bits_ on the device that asked last
+  mutable Tensor as_tensor_;          // to_tensor() likewise
 };
 
 }  // namespace stet::optim

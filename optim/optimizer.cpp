@@ -29,7 +29,7 @@ void check_fits(std::string_view what, const std::string& name, const Tensor& va
 }  // namespace
 
 Tensor Slot::gradient() const {
-  Tensor g = grad_scale_ == 1 ? raw_gradient_ : raw_gradient_ * grad_scale_;
+  Tensor g = grad_scale_.defined() ? raw_gradient_ * cast(grad_scale_, raw_gradient_.dtype()) : raw_gradient_;
   if (clip_value_ > 0) g = clamp(g, -clip_value_, clip_value_);
   if (!anchor_.defined()) return g;
   const Tensor pull = (parameter_ - anchor_) * penalty_;
@@ -37,27 +37,32 @@ Tensor Slot::gradient() const {
 }
 
 void Slot::fused(std::size_t rule, int states, UpdateOptions options) const {
-  Update job;
-  const Tensor g = compute::contiguous(raw_gradient_);
+  Pending pending{rule, parameter_.device(), {}, compute::contiguous(raw_gradient_)};
+  Update& job = pending.job;
   job.dtype = parameter_.dtype();
   job.count = parameter_.numel();
   job.parameter = parameter_.raw_mutable();
-  job.gradient = g.raw();
-  for (int i = 0; i < states; ++i) job.state[i] = state(static_cast<std::size_t>(i)).raw_mutable();
+  job.gradient = pending.gradient.raw();
+  job.grad_scale = grad_scale_.defined() ? static_cast<const double*>(grad_scale_.raw()) : nullptr;
+  for (int i = 0; i < states; ++i) {
+    const Tensor& s = state(static_cast<std::size_t>(i));
+    check(s.device() == pending.device, "step", "'", name_, "' is on ", pending.device, ", its state on ", s.device(),
+          ": make the optimizer after moving the model, or load its state again");
+    job.state[i] = s.raw_mutable();
+  }
   job.importance = importance_.defined() ? importance_.raw() : nullptr;
   job.anchor = anchor_.defined() ? anchor_.raw() : nullptr;
-  if (mask_) job.mask = mask_->view();
+  if (mask_) job.mask = mask_->view(pending.device);
   job.options = options;
-  job.options.grad_scale = grad_scale_;
   job.options.clip_value = clip_value_;
   job.options.penalty = penalty_;
-  if (job.count) kernels(parameter_.device()).update[rule](job);
   parameter_.impl().storage->bump_version();
+  if (job.count) pending_->push_back(std::move(pending));
 }
 
 void Slot::assign(const Tensor& parameter, const std::vector<Tensor>& state) const {
   check(state.size() == state_->size(), "assign", state.size(), " state tensors for ", state_->size());
-  const Tensor may_change = mask_ ? mask_->to_tensor() : Tensor();
+  const Tensor may_change = mask_ ? mask_->to_tensor(parameter_.device()) : Tensor();
   const auto put = [&](const Tensor& target, const Tensor& value) {
     target.copy_(may_change.defined() ? where(may_change, value, target) : value);
   };
@@ -151,11 +156,12 @@ void Optimizer::combine_penalties() {
     const Options options = e.parameter->value().options();
     Tensor weighted;  // sum l_k O_k t_k
     for (const auto& [id, p] : penalties_) {
-      const Tensor anchor = find(p.anchor, e.name);
+      Tensor anchor = find(p.anchor, e.name);
       if (!anchor.defined() || p.strength == 0) continue;
+      anchor = to(anchor, options.device);
       const Tensor importance = find(p.importance, e.name);
-      const Tensor scale =
-          importance.defined() ? cast(importance, options.dtype) : full(e.parameter->shape(), 1, options);
+      const Tensor scale = importance.defined() ? cast(to(importance, options.device), options.dtype)
+                                                : full(e.parameter->shape(), 1, options);
       if (++parts == 1) {
         sum = {p.strength, importance.defined() ? contiguous(scale) : Tensor(),
                contiguous(cast(anchor, options.dtype))};
@@ -180,8 +186,9 @@ double Optimizer::penalty_value() const {
     for (const auto& [id, p] : penalties_) {
       const Tensor anchor = find(p.anchor, e.name), importance = find(p.importance, e.name);
       if (!anchor.defined()) continue;
-      const Tensor squares = square(e.parameter->value() - anchor);
-      total += p.strength / 2 * sum(importance.defined() ? squares * importance : squares).item();
+      const Device device = e.parameter->value().device();
+      const Tensor squares = square(e.parameter->value() - to(anchor, device));
+      total += p.strength / 2 * sum(importance.defined() ? squares * to(importance, device) : squares).item();
     }
   return total;
 }
@@ -197,25 +204,33 @@ std::vector<NamedGradient> Optimizer::gather() const {
   return out;
 }
 
-double Optimizer::clip_factor(const std::vector<NamedGradient>& gradients) {
-  if (clip_norm_ == 0) return 1;
-  double squares = 0;
+/// What clipping by norm multiplies the gradients with, one f64 where they are: nobody waits for it.
+Tensor Optimizer::clip_scale(const std::vector<NamedGradient>& gradients) {
+  if (clip_norm_ == 0 || gradients.empty()) return {};
+  Tensor squares;
   for (const NamedGradient& g : gradients) {
     const Mask* m = mask(g.name);
-    const Tensor counted = m && !m->is_all() ? where(m->to_tensor(), g.gradient, g.gradient * 0.0) : g.gradient;
-    squares += sum(square(counted)).item();
+    const Tensor counted =
+        m && !m->is_all() ? where(m->to_tensor(g.gradient.device()), g.gradient, g.gradient * 0.0) : g.gradient;
+    const Tensor part = cast(sum(square(counted)), DType::f64);
+    squares = squares.defined() ? squares + part : part;
   }
-  last_norm_ = std::sqrt(squares);
-  return last_norm_ > clip_norm_ ? clip_norm_ / (last_norm_ + 1e-6) : 1;
+  last_norm_ = sqrt(squares);
+  const Tensor one = scalar(1, {DType::f64, Device::cpu()});
+  return where(last_norm_ > clip_norm_, clip_norm_ / (last_norm_ + 1e-6), one);
 }
 
-void Optimizer::update_entry(Entry& entry, const Tensor& gradient, double scale) {
+void Optimizer::update_entry(Entry& entry, const Tensor& gradient, const Tensor& scale) {
+  check(entry.step > 0 || !recording(gradient.device()), "step", "the first update of '", entry.name,
+        "' inside a recorded step: do the step once before recording it");
   if (entry.state.empty()) entry.state = init(entry.parameter->value(), entry.group);
   const std::size_t wanted = state_names(entry.group).size();
   check(entry.state.size() == wanted, "step", "the state of '", entry.name, "' has ", entry.state.size(),
         " tensors, its options now need ", wanted, ": reset_state() after such a change");
   Slot slot;
+  slot.name_ = entry.name;
   slot.parameter_ = entry.parameter->value();
+  slot.pending_ = &pending_;
   slot.raw_gradient_ = gradient;
   slot.state_ = &entry.state;
   slot.step_ = ++entry.step;
@@ -232,11 +247,34 @@ void Optimizer::update_entry(Entry& entry, const Tensor& gradient, double scale)
   update(slot, entry.group);
 }
 
+/// Neighbours with one rule on one device go together.
+void Optimizer::flush() {
+  std::vector<Update> jobs;
+  for (std::size_t i = 0; i < pending_.size(); ++i) {
+    const Pending& p = pending_[i];
+    jobs.push_back(p.job);
+    const bool last =
+        i + 1 == pending_.size() || pending_[i + 1].rule != p.rule || !(pending_[i + 1].device == p.device);
+    if (!last) continue;
+    kernels(p.device).update[p.rule](jobs.data(), static_cast<std::int64_t>(jobs.size()));
+    jobs.clear();
+  }
+  pending_.clear();
+}
+
 void Optimizer::step() {
   const NoGrad no_grad;
   std::vector<NamedGradient> gradients = gather();
   for (const auto& [id, transform] : transforms_) transform(gradients);
-  const double scale = clip_factor(gradients);
+  const Tensor scale = clip_scale(gradients);
+  // What follows depends on the number of steps: schedules, bias corrections.
+  each_replay(gradients.empty() ? Device::cpu() : gradients.front().gradient.device(),
+              [this, gradients, scale] { update_all(gradients, scale); });
+}
+
+void Optimizer::update_all(const std::vector<NamedGradient>& gradients, const Tensor& scale) {
+  const NoGrad no_grad;
+  pending_.clear();  // of a step that threw
   for (const NamedGradient& g : gradients) {
     const auto entry =
         std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.parameter == g.parameter; });
@@ -244,6 +282,7 @@ void Optimizer::step() {
           g.name, "' a gradient ", g.gradient.shape());
     update_entry(*entry, g.gradient, scale);
   }
+  flush();
   ++steps_;
 }
 
@@ -263,6 +302,7 @@ void Optimizer::reset_state() {
 
 nn::State Optimizer::state() const {
   nn::State out;
+  const DefaultDevice host(Device::cpu());
   const auto number = [](std::int64_t value) { return tensor(std::vector<std::int64_t>{value}, {}); };
   out["steps"] = number(steps_);
   for (const Entry& e : entries_) {
@@ -303,7 +343,8 @@ void Optimizer::load(const nn::State& state) {
     e.step = static_cast<std::int64_t>(state.at(e.name + "/step").item());
     e.state.clear();
     if (e.step > 0)
-      for (const std::string& name : state_names(e.group)) e.state.push_back(state.at(e.name + "/" + name).clone());
+      for (const std::string& name : state_names(e.group))
+        e.state.push_back(to(state.at(e.name + "/" + name), e.parameter->value().device()).clone());
     if (const Tensor m = find(state, e.name + "/mask"); m.defined()) masks_.insert_or_assign(e.name, Mask::elements(m));
     else masks_.erase(e.name);
   }

@@ -44,6 +44,14 @@ using Schedule = std::function<double(std::int64_t)>;
 
 class Optimizer;
 
+/// A fused update that waits for the others of its step: a device takes them all in one launch.
+struct Pending {
+  std::size_t rule;
+  Device device;
+  Update job;
+  Tensor gradient;  // keeps job.gradient alive
+};
+
 /// One parameter's update, handed to a concrete optimizer.
 class Slot {
  public:
@@ -65,11 +73,13 @@ class Slot {
   friend class Optimizer;
   void fused(std::size_t rule, int states, UpdateOptions options) const;
 
-  Tensor parameter_, raw_gradient_, importance_, anchor_;
+  std::string_view name_;
+  Tensor parameter_, raw_gradient_, grad_scale_, importance_, anchor_;
   std::vector<Tensor>* state_ = nullptr;
+  std::vector<Pending>* pending_ = nullptr;
   const Mask* mask_ = nullptr;
   std::int64_t step_ = 0;
-  double lr_factor_ = 1, grad_scale_ = 1, clip_value_ = 0, penalty_ = 0;
+  double lr_factor_ = 1, clip_value_ = 0, penalty_ = 0;
 };
 
 class Optimizer {
@@ -102,7 +112,8 @@ class Optimizer {
   double penalty_value() const;
 
   std::int64_t steps() const { return steps_; }
-  double last_grad_norm() const { return last_norm_; }  ///< before clipping; only known when clip_norm is on
+  /// Before clipping; 0 until a step with clip_norm on. Waits for the device.
+  double last_grad_norm() const { return last_norm_.defined() ? last_norm_.item() : 0; }
   std::vector<nn::Parameter*> parameters() const;
   /// Adds parameters to an existing group, for heads that grow.
   void add_parameters(const std::vector<nn::Parameter*>& parameters, std::size_t group = 0);
@@ -139,9 +150,11 @@ class Optimizer {
   };
 
   std::vector<NamedGradient> gather() const;
-  double clip_factor(const std::vector<NamedGradient>& gradients);
+  Tensor clip_scale(const std::vector<NamedGradient>& gradients);
   void combine_penalties();
-  void update_entry(Entry& entry, const Tensor& gradient, double scale);
+  void update_entry(Entry& entry, const Tensor& gradient, const Tensor& scale);
+  void update_all(const std::vector<NamedGradient>& gradients, const Tensor& scale);
+  void flush();
 
   std::size_t group_count_;
   std::vector<Entry> entries_;
@@ -150,7 +163,9 @@ class Optimizer {
   std::map<std::string, Combined> combined_;
   std::vector<std::pair<std::string, GradientTransform>> transforms_;
   Schedule schedule_;
-  double clip_norm_ = 0, clip_value_ = 0, last_norm_ = 0;
+  double clip_norm_ = 0, clip_value_ = 0;
+  Tensor last_norm_;
+  std::vector<Pending> pending_;
   std::int64_t steps_ = 0;
 };
 

@@ -17,6 +17,19 @@ void broadcast_strides(const Tensor& x, const Shape& shape, std::int64_t* out) {
     out[i] = i < pad || (x.shape()[i - pad] == 1 && shape[i] != 1) ? 0 : x.strides()[i - pad];
 }
 
+/// A number: it may stand on the CPU beside tensors of any device.
+bool is_number(const Tensor& x) { return x.rank() == 0 && x.device() == Device::cpu(); }
+
+/// The device that all operands share; numbers do not count.
+Device common_device(std::string_view op, std::initializer_list<const Tensor*> operands) {
+  const Tensor* first = *operands.begin();
+  for (const Tensor* x : operands) {
+    if (is_number(*first)) first = x;
+    if (!is_number(*x)) check_same_device(op, *first, *x);
+  }
+  return first->device();
+}
+
 /// Runs `kernel` over operands that broadcast to `shape`.
 Tensor elementwise(Kernels::Fn<Elementwise> kernel, const Shape& shape, Options out_options,
                    std::initializer_list<const Tensor*> operands) {
@@ -31,6 +44,7 @@ Tensor elementwise(Kernels::Fn<Elementwise> kernel, const Shape& shape, Options 
   int k = 0;
   for (const Tensor* x : operands) {
     job.in[k] = x->raw();
+    if (!(x->device() == out_options.device)) job.host |= 1u << k;
     flat = flat && x->is_contiguous() && x->shape() == shape;
     strides[k] = job.stride[k];
     ++k;
@@ -99,15 +113,18 @@ Tensor cast(const Tensor& x, DType dtype) {
 
 Tensor to_device(const Tensor& x, Device device) {
   if (x.device() == device) return x;
+  const Tensor in = contiguous(x);
   Tensor out = empty(x.shape(), {x.dtype(), device});
-  if (device == Device::cpu()) copy_to(out.raw_mutable(), x.dtype(), x);
-  else copy_from(out, contiguous(x).raw(), x.dtype());
+  if (!x.numel()) return out;
+  if (device == Device::cpu()) kernels(x.device()).download(out.raw_mutable(), in.raw(), in.bytes());
+  else if (x.device() == Device::cpu()) kernels(device).upload(out.raw_mutable(), in.raw(), in.bytes());
+  else return to_device(to_device(in, Device::cpu()), device);
   return out;
 }
 
 void copy_into(const Tensor& target, const Tensor& source) {
   check(target.shape() == source.shape(), "copy", "shapes ", target.shape(), " and ", source.shape());
-  check_same_device("copy", target, source);
+  if (!(target.device() == source.device())) return copy_into(target, to_device(source, target.device()));
   Copy job;
   job.from = source.dtype();
   job.to = target.dtype();
@@ -125,15 +142,13 @@ void copy_into(const Tensor& target, const Tensor& source) {
 }
 
 void copy_from(const Tensor& target, const void* values, DType dtype) {
-  Tensor host = empty(target.shape(), dtype);
+  Tensor host = empty(target.shape(), {dtype, Device::cpu()});
   if (host.numel()) std::memcpy(host.raw_mutable(), values, static_cast<std::size_t>(host.bytes()));
-  check(target.device() == Device::cpu(), "copy", "to ", target.device(), " is the device's own work");
-  copy_into(target, host);
+  copy_into(target, cast(host, target.dtype()));
 }
 
 void copy_to(void* values, DType dtype, const Tensor& source) {
-  check(source.device() == Device::cpu(), "copy", "from ", source.device(), " is the device's own work");
-  const Tensor host = contiguous(cast(source, dtype));
+  const Tensor host = contiguous(cast(to_device(source, Device::cpu()), dtype));
   if (host.numel()) std::memcpy(values, host.raw(), static_cast<std::size_t>(host.bytes()));
 }
 
@@ -148,51 +163,53 @@ Tensor unary(std::size_t index, std::string_view op, bool integers, const Tensor
 }
 
 Tensor binary(std::size_t index, std::string_view op, bool integers, const Tensor& a, const Tensor& b) {
-  check_same_device(op, a, b);
+  const Device device = common_device(op, {&a, &b});
   const DType common = promote(a.dtype(), b.dtype());
   const DType work = working_dtype(integers, common);
   if (a.dtype() != work || b.dtype() != work) {
     return cast(binary(index, op, integers, cast(a, work), cast(b, work)), result_dtype(common, work));
   }
-  const auto kernel = kernels(a.device()).binary[index][static_cast<std::size_t>(work)];
+  const auto kernel = kernels(device).binary[index][static_cast<std::size_t>(work)];
   if (!kernel) unsupported(op, work);
-  return elementwise(kernel, broadcast(op, a.shape(), b.shape()), a.options(), {&a, &b});
+  return elementwise(kernel, broadcast(op, a.shape(), b.shape()), {work, device}, {&a, &b});
 }
 
 Tensor compare(std::size_t index, std::string_view op, const Tensor& a, const Tensor& b) {
-  check_same_device(op, a, b);
+  const Device device = common_device(op, {&a, &b});
   const DType work = working_dtype(true, promote(a.dtype(), b.dtype()));
   if (a.dtype() != work || b.dtype() != work) return compare(index, op, cast(a, work), cast(b, work));
-  const auto kernel = kernels(a.device()).compare[index][static_cast<std::size_t>(work)];
+  const auto kernel = kernels(device).compare[index][static_cast<std::size_t>(work)];
   if (!kernel) unsupported(op, work);
-  return elementwise(kernel, broadcast(op, a.shape(), b.shape()), {DType::boolean, a.device()}, {&a, &b});
+  return elementwise(kernel, broadcast(op, a.shape(), b.shape()), {DType::boolean, device}, {&a, &b});
 }
 
 Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
   check(condition.dtype() == DType::boolean, "where", "condition holds ", condition.dtype(), ", expected bool");
-  check_same_device("where", condition, a);
-  check_same_device("where", a, b);
+  const Device device = common_device("where", {&condition, &a, &b});
   const DType work = promote(a.dtype(), b.dtype());
   if (a.dtype() != work || b.dtype() != work) return where(condition, cast(a, work), cast(b, work));
   const Shape shape = broadcast("where", condition.shape(), broadcast("where", a.shape(), b.shape()));
-  const auto kernel = kernels(a.device()).select[static_cast<std::size_t>(work)];
-  return elementwise(kernel, shape, {work, a.device()}, {&condition, &a, &b});
+  const auto kernel = kernels(device).select[static_cast<std::size_t>(work)];
+  return elementwise(kernel, shape, {work, device}, {&condition, &a, &b});
 }
 
-Tensor random(Draw draw, const Shape& shape, RandomKey key, Options options, double a, double b, std::int64_t low,
-              std::int64_t high) {
+Tensor random(Draw draw, const Shape& shape, Generator& generator, Options options, double a, double b,
+              std::int64_t low, std::int64_t high) {
   Tensor out = empty(shape, options);
   Random job;
   job.dtype = options.dtype;
   job.draw = draw;
-  job.key = key;
   job.a = a;
   job.b = b;
   job.low = low;
   job.high = high;
   job.count = out.numel();
   job.out = out.raw_mutable();
-  if (job.count) kernels(options.device).random(job);
+  each_replay(options.device, [job, device = options.device, &generator] {
+    Random now = job;
+    now.key = generator.next();
+    if (now.count) kernels(device).random(now);
+  });
   return out;
 }
 

@@ -79,8 +79,9 @@ LayerNorm layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, 
 Tensor layer_norm_grad(const Tensor& g, const Tensor& x, const Tensor& weight, const Tensor& mean, const Tensor& rstd);
 
 // Random numbers.
-Tensor random(Draw draw, const Shape& shape, RandomKey key, Options options, double a, double b, std::int64_t low = 0,
-              std::int64_t high = 0);
+/// Takes one draw from the generator, which must outlive a recording that this becomes part of.
+Tensor random(Draw draw, const Shape& shape, Generator& generator, Options options, double a, double b,
+              std::int64_t low = 0, std::int64_t high = 0);
 
 /// An Error unless both are on one device.
 void check_same_device(std::string_view op, const Tensor& a, const Tensor& b);

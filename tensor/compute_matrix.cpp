@@ -111,8 +111,9 @@ Line line(const Shape& shape, int axis) {
   return l;
 }
 
-void check_index(std::string_view op, const Tensor& index, std::int64_t n) {
+void check_index(std::string_view op, const Tensor& index, std::int64_t n, const Tensor& table) {
   check(index.dtype() == DType::i64, op, "index holds ", index.dtype(), ", expected i64");
+  check_same_device(op, table, index);
   if (index.device() != Device::cpu()) return;  // a device checks on its own side
   const std::int64_t* at = static_cast<const std::int64_t*>(index.raw());
   for (std::int64_t i = 0; i < index.numel(); ++i)
@@ -152,6 +153,7 @@ Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias, Activation a
         " and ", w.dtype(), bias.defined() ? " and bias " : "", bias.defined() ? name_of(bias.dtype()) : "");
   check_float("linear", x);
   check_same_device("linear", x, w);
+  if (bias.defined()) check_same_device("linear", x, bias);
   const Tensor in = contiguous(x), b = bias.defined() ? contiguous(bias) : bias;
   const Matrix weight = as_matrix(w);
   Shape shape = x.shape();
@@ -177,6 +179,7 @@ Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias, Activation a
 
 void gemm_into(const Tensor& target, const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b,
                bool accumulate) {
+  check_same_device("gemm", a, b);
   const Matrix ma = as_matrix(a), mb = as_matrix(b);
   Gemm job{};
   job.dtype = a.dtype();
@@ -201,7 +204,7 @@ Tensor index_select(const Tensor& x, int axis, const Tensor& index) {
   check(index.rank() <= 1, "index_select", "index of shape ", index.shape(), ": expected one dimension");
   const Tensor table = contiguous(x), at = contiguous(index);
   const Line l = line(x.shape(), axis);
-  check_index("index_select", at, l.n);
+  check_index("index_select", at, l.n, table);
   Shape shape = x.shape();
   shape[axis] = at.numel();
   Tensor out = empty(shape, x.options());
@@ -213,7 +216,7 @@ Tensor index_add(const Tensor& source, int axis, const Tensor& index, std::int64
   const Tensor table = contiguous(source), at = contiguous(index);
   check(at.numel() == source.shape()[axis], "index_add", at.numel(), " indices for ", source.shape(), " along axis ",
         axis);
-  check_index("index_add", at, n);
+  check_index("index_add", at, n, table);
   Shape shape = source.shape();
   shape[axis] = n;
   Tensor out = zeros(shape, source.options());
@@ -226,7 +229,7 @@ Tensor gather(const Tensor& x, int axis, const Tensor& index) {
   check_gather_shapes("gather", x.shape(), index.shape(), axis);
   const Tensor table = contiguous(x), at = contiguous(index);
   const Line l = line(x.shape(), axis);
-  check_index("gather", at, l.n);
+  check_index("gather", at, l.n, table);
   Tensor out = empty(index.shape(), x.options());
   if (out.numel()) kernels(x.device()).gather(indexing(table, l, index.shape()[axis], at, out));
   return out;
@@ -238,7 +241,8 @@ Tensor scatter_add(const Tensor& x, int axis, const Tensor& index, const Tensor&
   check(x.dtype() == source.dtype(), "scatter_add", "dtypes ", x.dtype(), " and ", source.dtype());
   const Tensor table = contiguous(source), at = contiguous(index);
   const Line l = line(x.shape(), axis);
-  check_index("scatter_add", at, l.n);
+  check_index("scatter_add", at, l.n, table);
+  check_same_device("scatter_add", x, table);
   Tensor out = x.clone();
   if (table.numel()) kernels(x.device()).scatter_add(indexing(table, l, index.shape()[axis], at, out));
   return out;

@@ -1,4 +1,4 @@
-// Where a tensor's memory lives. The CPU is always there; other devices register a kernel table (kernels.h).
+// Where a tensor's memory lives. The CPU is always there; another device is a kernel table (kernels.h).
 #pragma once
 
 #include <cstdint>
@@ -16,6 +16,26 @@ struct Device {
   static constexpr Device cpu() { return {}; }
   static constexpr Device cuda(int index = 0) { return {DeviceType::cuda, static_cast<std::uint8_t>(index)}; }
   friend constexpr bool operator==(Device, Device) = default;
+};
+
+/// Where tensors are made when nothing else is said: the CPU, or what set_default_device() chose.
+namespace detail {
+inline constinit Device default_device{};
+}
+inline Device default_device() { return detail::default_device; }
+/// An Error when there is no such device. Tensors that exist stay where they are.
+void set_default_device(Device device);
+
+/// The default device for a scope.
+class DefaultDevice {
+ public:
+  explicit DefaultDevice(Device device) : before_(default_device()) { set_default_device(device); }
+  ~DefaultDevice() { detail::default_device = before_; }
+  DefaultDevice(const DefaultDevice&) = delete;
+  DefaultDevice& operator=(const DefaultDevice&) = delete;
+
+ private:
+  Device before_;
 };
 
 inline std::ostream& operator<<(std::ostream& out, Device d) {

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 
 #include <stet/tensor/device.h>
 #include <stet/tensor/dims.h>
@@ -21,6 +22,15 @@ struct Elementwise {
   std::int64_t count = 0;
   const void* in[3] = {};
   std::int64_t stride[3][kMaxRank];
+  void* out = nullptr;
+  unsigned host = 0;  ///< bit k: in[k] is one number in host memory, read when the job is given
+};
+
+/// One value everywhere in contiguous memory.
+struct Fill {
+  DType dtype;
+  std::int64_t count = 0;
+  double value = 0;
   void* out = nullptr;
 };
 
@@ -98,6 +108,11 @@ struct Random {
   void* out = nullptr;
 };
 
+/// What a device's allocator has from the system (the driver): bytes it holds, and how often it asked.
+struct SystemMemory {
+  std::int64_t bytes = 0, allocations = 0;
+};
+
 struct Kernels {
   template <class Job> using Fn = void (*)(const Job&);
   template <class Ops> using Table = std::array<std::array<Fn<Elementwise>, kDTypes>, Ops::size>;
@@ -113,6 +128,7 @@ struct Kernels {
   std::array<Fn<Reduce>, kDTypes> cumsum{};                     // out has the shape of in
 
   Fn<Copy> copy = nullptr;
+  Fn<Fill> fill = nullptr;
   Fn<Gemm> gemm = nullptr;
   Fn<Indexing> index_select = nullptr;  // out (outer, count, inner) = table[:, index, :]
   Fn<Indexing> index_add = nullptr;     // out (outer, n, inner) += table (outer, count, inner) at index; in order
@@ -120,7 +136,8 @@ struct Kernels {
   Fn<Indexing> scatter_add = nullptr;   // out (outer, n, inner) += table at index of table's shape; in order
   Fn<Sort> sort = nullptr;
   Fn<Random> random = nullptr;
-  std::array<Fn<Update>, UpdateRules::size> update{};
+  /// One step for any number of tensors; jobs[i].dtype and options may differ.
+  std::array<void (*)(const Update* jobs, std::int64_t count), UpdateRules::size> update{};
 
   // Fused operations that a profile has justified.
   Fn<Rows> softmax = nullptr;          // in x; out y
@@ -133,13 +150,39 @@ struct Kernels {
 
   // Memory. alloc returns null when there is none left.
   void* (*alloc)(std::int64_t bytes) = nullptr;
-  void (*free)(void* data, std::int64_t bytes) = nullptr;
+  void (*free)(void* data, std::int64_t bytes) noexcept = nullptr;
+  void (*release)() = nullptr;  // cached blocks go back to the system
+  void (*set_limit)(std::int64_t bytes) = nullptr;
+  SystemMemory (*system_memory)() = nullptr;
+
+  // Between host memory and the device's; download waits until the bytes are there.
+  void (*upload)(void* device, const void* host, std::int64_t bytes) = nullptr;
+  void (*download)(void* host, const void* device, std::int64_t bytes) = nullptr;
+  /// Waits for everything that was started; an Error if any of it failed.
   void (*sync)() = nullptr;
+
+  // Recorded steps. A device that has none leaves both null.
+  bool (*recording)() = nullptr;
+  void (*each_replay)(std::function<void()> work) = nullptr;
 };
 
 /// The table of a device; an Error when this build or machine has no such device.
 const Kernels& kernels(Device device);
-/// Called once by a backend to make its device known.
-void register_kernels(DeviceType type, const Kernels& table);
+/// The CUDA backend's, defined in cuda/.
+const Kernels& cuda_kernels(int index);
+
+/// Whether work on that device is being recorded now, to be replayed later.
+inline bool recording(Device device) {
+  const auto asks = kernels(device).recording;
+  return asks && asks();
+}
+
+/// Does `work`, whose kernel arguments depend on counters of the host: a schedule, a generator. In a recorded step
+/// it is done again before each replay, where its launches give those recorded their new arguments; so it must
+/// launch the same kernels every time, and what it refers to must outlive the recording.
+template <class Work> void each_replay(Device device, const Work& work) {
+  if (const auto slot = kernels(device).each_replay) slot(work);
+  else work();
+}
 
 }  // namespace stet

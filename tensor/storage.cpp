@@ -1,7 +1,6 @@
 // Storage on top of the device table's alloc and free, with the live counters.
 #include <stet/tensor/storage.h>
 
-#include <stet/tensor/cpu/allocator.h>
 #include <stet/tensor/error.h>
 #include <stet/tensor/kernels.h>
 
@@ -44,13 +43,16 @@ MemoryStats memory_stats() {
   stats.live_tensors = live_tensors.load(std::memory_order_relaxed);
   stats.live_bytes = live_bytes.load(std::memory_order_relaxed);
   stats.peak_bytes = peak_bytes.load(std::memory_order_relaxed);
-  stats.system_bytes = cpu::allocator_system_bytes();
-  stats.system_allocations = cpu::allocator_system_allocations();
+  const SystemMemory system = kernels(default_device()).system_memory();
+  stats.system_bytes = system.bytes;
+  stats.system_allocations = system.allocations;
   return stats;
 }
 
 void reset_peak_memory() { peak_bytes.store(live_bytes.load(std::memory_order_relaxed)); }
-void release_cached_memory() { cpu::allocator_release(); }
-void set_memory_limit(std::int64_t bytes) { cpu::allocator_set_limit(bytes); }
+void release_cached_memory() {
+  for (const Device device : {Device::cpu(), default_device()}) kernels(device).release();
+}
+void set_memory_limit(std::int64_t bytes) { kernels(default_device()).set_limit(bytes); }
 
 }  // namespace stet

@@ -40,7 +40,7 @@ struct MemoryStats {
   std::int64_t live_tensors = 0;        ///< storages alive, on all devices
   std::int64_t live_bytes = 0;          ///< their bytes
   std::int64_t peak_bytes = 0;          ///< highest live_bytes since reset_peak_memory()
-  std::int64_t system_bytes = 0;        ///< bytes held from the system, cached blocks included
+  std::int64_t system_bytes = 0;        ///< bytes held from the default device's system, cached blocks included
   std::int64_t system_allocations = 0;  ///< times the allocator had to ask the system
 };
 
@@ -48,7 +48,7 @@ MemoryStats memory_stats();
 void reset_peak_memory();
 /// Gives cached blocks back to the system.
 void release_cached_memory();
-/// The CPU allocator throws OutOfMemory rather than hold more than this from the system. 0 means no limit.
+/// The default device's allocator throws OutOfMemory rather than hold more than this from the system. 0: no limit.
 void set_memory_limit(std::int64_t bytes);
 
 }  // namespace stet

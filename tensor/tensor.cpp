@@ -87,9 +87,15 @@ const Tensor& Tensor::copy_(const Tensor& source) const {
 
 const Tensor& Tensor::fill_(double value) const {
   check_writable(*this, "fill_");
-  compute::copy_into(*this, compute::expand("fill_", scalar(value, DType::f64), shape()));
+  if (numel() && is_contiguous()) kernels(device()).fill({dtype(), numel(), value, raw_mutable()});
+  else compute::copy_into(*this, compute::expand("fill_", full({}, value, options()), shape()));
   impl_->storage->bump_version();
   return *this;
+}
+
+void set_default_device(Device device) {
+  static_cast<void>(kernels(device));  // an Error when there is none
+  detail::default_device = device;
 }
 
 Tensor empty(const Shape& shape, Options options) {
@@ -120,9 +126,7 @@ Tensor ones(const Shape& shape, Options options) { return full(shape, 1, options
 
 Tensor full(const Shape& shape, double value, Options options) {
   Tensor out = empty(shape, options);
-  if (value == 0 && options.device == Device::cpu())
-    std::memset(out.raw_mutable(), 0, static_cast<std::size_t>(out.bytes()));
-  else out.fill_(value);
+  if (out.numel()) kernels(options.device).fill({options.dtype, out.numel(), value, out.raw_mutable()});
   return out;
 }
 
@@ -132,7 +136,7 @@ Tensor scalar(double value, Options options) {
     *static_cast<float*>(out.raw_mutable()) = static_cast<float>(value);
   else if (options.dtype == DType::f64 && options.device == Device::cpu())
     *static_cast<double*>(out.raw_mutable()) = value;
-  else compute::copy_from(out, &value, DType::f64);
+  else kernels(options.device).fill({options.dtype, 1, value, out.raw_mutable()});
   return out;
 }
 
@@ -140,7 +144,7 @@ template <class T> Tensor tensor(std::span<const T> values, const Shape& shape) 
   const std::int64_t count = count_elements("tensor", shape);
   check(static_cast<std::int64_t>(values.size()) == count, "tensor", values.size(), " values for shape ", shape);
   Tensor out = empty(shape, dtype_of<T>);
-  if (count) std::memcpy(out.raw_mutable(), values.data(), values.size_bytes());
+  if (count) kernels(out.device()).upload(out.raw_mutable(), values.data(), out.bytes());
   return out;
 }
 template Tensor tensor(std::span<const float>, const Shape&);

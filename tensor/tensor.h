@@ -34,9 +34,9 @@ inline void dispose(TensorImpl* impl) { delete impl; }
 /// dtype and device of a tensor to be made: `zeros({2, 3})`, `zeros({2, 3}, f64)`.
 struct Options {
   DType dtype = DType::f32;
-  Device device = Device::cpu();
+  Device device = default_device();
   Options() = default;
-  Options(DType t, Device d = Device::cpu()) : dtype(t), device(d) {}
+  Options(DType t, Device d = default_device()) : dtype(t), device(d) {}
   Options(Device d) : device(d) {}
 };
 
@@ -155,9 +155,9 @@ template <class T> Tensor tensor(std::initializer_list<std::initializer_list<T>>
     flat.insert(flat.end(), row.begin(), row.end());
   }
   if constexpr (std::is_same_v<T, bool>) {
-    Tensor out = empty({static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(width)}, DType::boolean);
-    std::copy(flat.begin(), flat.end(), out.mutable_data<bool>());
-    return out;
+    const std::vector<char> bytes(flat.begin(), flat.end());  // vector<bool> has no elements to point at
+    return tensor(std::span<const bool>(reinterpret_cast<const bool*>(bytes.data()), bytes.size()),
+                  {static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(width)});
   } else {
     return tensor(std::span<const T>(flat), {static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(width)});
   }

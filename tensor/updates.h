@@ -18,13 +18,15 @@ struct UpdateOptions {
   double lr = 0, momentum = 0, dampening = 0, weight_decay = 0;
   double beta1 = 0, beta2 = 0, eps = 0;
   double correction1 = 1, correction2 = 1;  ///< 1 - beta^t (Adam)
-  double grad_scale = 1;                    ///< clipping by norm
   double clip_value = 0;                    ///< 0: none; else the gradient is clamped to [-c, c]
   double penalty = 0;                       ///< lambda: gradient += lambda * importance * (p - anchor)
   bool nesterov = false, decoupled_decay = false, first_step = false;
+
+  friend bool operator==(const UpdateOptions&, const UpdateOptions&) = default;
 };
 
-/// Which elements may change: all, a list of [begin, end) ranges (rows, heads, blocks), or a bit per element.
+/// Which elements may change (memory of the device): all, a list of [begin, end) ranges (rows, heads, blocks), or a bit
+/// per element.
 struct UpdateMask {
   const std::int64_t* ranges = nullptr;  ///< pairs, ascending and disjoint; null: all elements
   std::int64_t range_count = 0;
@@ -36,6 +38,7 @@ struct Update {
   std::int64_t count = 0;
   void* parameter = nullptr;
   const void* gradient = nullptr;
+  const double* grad_scale = nullptr;  ///< one number on the device that multiplies the gradient: clipping by norm
   void* state[3] = {};
   const void* importance = nullptr;  ///< quadratic penalty; null importance with an anchor means 1 everywhere
   const void* anchor = nullptr;

@@ -4,46 +4,8 @@
 # Prints a line per mutation, then how many were caught; a survivor is a failure. Takes about half an hour.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
-work=$root/build/mutations
-mkdir -p "$work/source"
-(cd "$root" && git ls-files -z --cached --others --exclude-standard | tar --null -cf - -T -) | tar -xf - -C "$work/source"
-cmake --preset release -S "$work/source" -B "$work/build" -DSTET_BUILD_EXAMPLES=OFF -DSTET_BUILD_BENCH=OFF >/dev/null
-build() { cmake --build "$work/build" --target stet_tests >"$work/build.log" 2>&1; }
-build || { tail -20 "$work/build.log"; exit 1; }
-
-number=0 caught=0 tried=0
-wanted=" $* "
-# mutation FILE TEXT REPLACEMENT TEST...: the first place where TEXT stands becomes REPLACEMENT; the named test
-# files (or [tags]) must notice.
-mutation() {
-  local file=$1 text=$2 replacement=$3
-  shift 3
-  number=$((number + 1))
-  [ "$wanted" = "  " ] || [[ "$wanted" == *" $number "* ]] || return 0
-  tried=$((tried + 1))
-  local target=$work/source/$file
-  cp "$target" "$work/original"
-  python3 - "$target" "$text" "$replacement" <<'PY'
-import sys
-path, text, replacement = sys.argv[1:]
-source = open(path).read()
-if text not in source:
-    sys.exit(f"{path}: '{text}' is not there any more: bring this script up to date")
-open(path, "w").write(source.replace(text, replacement, 1))
-PY
-  local verdict=SURVIVED filters=
-  for test in "$@"; do
-    [[ $test == \[* ]] && filters+=",$test" || filters+=",[#$test]"
-  done
-  if ! build; then
-    verdict="does not compile"
-  elif ! timeout 600 "$work/build/stet_tests" --filenames-as-tags "${filters#,}" --abort >"$work/test.log" 2>&1; then
-    verdict=caught
-    caught=$((caught + 1))
-  fi
-  echo "$number $verdict: $file: $text -> $replacement"
-  cp "$work/original" "$target"
-}
+source "$root/tests/support/mutation.sh"
+start_mutations "$root" "$root/build/mutations" -DSTET_CUDA=OFF "$@"
 
 # Kernels.
 mutation tensor/cpu/kernels/reduce.cpp 'r = row + 1; r < end' 'r = row + 2; r < end' elementwise_test
@@ -66,7 +28,7 @@ mutation autograd/engine.cpp 'check(output.impl().storage->version() == node->ou
 mutation autograd/squared.cpp 'survey_.uses(leaf) > 1' 'survey_.uses(leaf) > 100' squared_test
 # Optimizers.
 mutation optim/optimizers.cpp 'u.correction2 = 1 - std::pow(o.beta2, t)' 'u.correction2 = 1 - std::pow(o.beta2, t + 1)' optim_golden_test
-mutation optim/optimizer.cpp 'last_norm_ > clip_norm_ ? clip_norm_ / (last_norm_ + 1e-6) : 1' 'last_norm_ > clip_norm_ ? clip_norm_ : 1' optimizer_test
+mutation optim/optimizer.cpp 'clip_norm_ / (last_norm_ + 1e-6), one' 'one * clip_norm_, one' optimizer_test
 mutation optim/optimizer.cpp 'slot.mask_ = m && !m->is_all() ? m : nullptr' 'slot.mask_ = m && m->is_all() ? m : nullptr' optimizer_test
 # Fisher, memory, metrics.
 mutation continual/importance.cpp 'seeds.push_back(weight * (hit - p))' 'seeds.push_back(hit - p)' fisher_test
@@ -83,5 +45,4 @@ mutation data/loader.cpp 'order_ = indices_;' 'order_ = indices_; if (epoch_ > 0
 mutation data/idx.cpp 'check(size <= room' 'check(size <= room + 1' idx_test
 mutation nn/module.cpp 'problems << "\n  unexpected: "' 'if (false) problems << "\n  unexpected: "' module_test
 
-echo "mutations: $caught of $tried caught"
-[ "$caught" -eq "$tried" ]
+finish_mutations

@@ -10,6 +10,13 @@ install_missing_packages
 cmake --preset "$preset"
 cmake --build --preset "$preset" -j"$(nproc)"
 
+# Where nvcc is, the real CUDA backend is compiled and linked too, for one architecture; running it takes a GPU.
+if [ "$preset" = release ] && command -v nvcc >/dev/null; then
+  cmake --preset cuda -DSTET_BUILD_TESTS=OFF -DSTET_BUILD_BENCH=OFF -DCMAKE_CUDA_ARCHITECTURES=90-virtual >/dev/null
+  cmake --build --preset cuda -j"$(nproc)" --target examples_split_fashion_mnist
+  echo "tests/run.sh: the CUDA backend compiles and links with nvcc"
+fi
+
 log=build/$preset/ctest.log
 ctest --preset "$preset" --output-on-failure -j2 2>&1 | tee "$log"  # pipefail keeps ctest's own status
 executed=$(grep -c ' Passed ' "$log" || true)

@@ -3,6 +3,16 @@
 find_package(Catch2 REQUIRED)
 file(GLOB_RECURSE test_files CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}/tests tests/*_test.cpp)
 list(FILTER test_files EXCLUDE REGEX "^consumer/")
+if(STET_CUDA STREQUAL "SIMULATED")
+  file(GLOB simulated_tests CONFIGURE_DEPENDS tests/cuda/simulated_*.cpp)
+  set_source_files_properties(${simulated_tests} PROPERTIES COMPILE_DEFINITIONS STET_CUDA_SIMULATED
+    INCLUDE_DIRECTORIES ${PROJECT_SOURCE_DIR}/cuda/simulated/include)
+else()
+  list(FILTER test_files EXCLUDE REGEX "^cuda/simulated_")
+endif()
+# These say nothing more on another device: the CPU's thread pool, its instruction sets, files that no tensor of a
+# device is read from, the house itself, and the tests that name both devices.
+set(cpu_alone threads_test math_test fashion_mnist_test idx_test images_test loader_test includes_test)
 set(test_sources ${test_files})
 list(TRANSFORM test_sources PREPEND tests/)
 file(GLOB support_sources CONFIGURE_DEPENDS tests/support/*.cpp)
@@ -10,6 +20,11 @@ file(GLOB support_sources CONFIGURE_DEPENDS tests/support/*.cpp)
 add_executable(stet_tests tests/main.cpp ${test_sources} ${support_sources})
 target_link_libraries(stet_tests PRIVATE stet::stet Catch2::Catch2 $<BUILD_INTERFACE:${ZLIB_LIBRARIES}>)
 target_include_directories(stet_tests PRIVATE tests)
+if(STET_CUDA STREQUAL "SIMULATED")
+  target_include_directories(stet_tests SYSTEM PRIVATE ${CBLAS_INCLUDE_DIR})
+  set_source_files_properties(tests/cuda/simulated_test.cpp tests/cuda/simulated_blas_test.cpp PROPERTIES
+    INCLUDE_DIRECTORIES ${PROJECT_SOURCE_DIR}/cuda/simulated/include COMPILE_DEFINITIONS STET_CUDA_SIMULATED)
+endif()
 target_include_directories(stet_tests SYSTEM PRIVATE ${ZLIB_INCLUDE_DIRS}
   $<TARGET_PROPERTY:nlohmann_json::nlohmann_json,INTERFACE_INCLUDE_DIRECTORIES>)
 set_source_files_properties(tests/main.cpp PROPERTIES COMPILE_OPTIONS -O0)  # all of Catch2, and nothing of ours
@@ -29,6 +44,11 @@ foreach(file IN LISTS test_files)
   list(APPEND seen ${name})
   add_test(NAME ${folder}/${name} COMMAND stet_tests --filenames-as-tags "[#${name}]" ${no_tests_fail})
   set_tests_properties(${folder}/${name} PROPERTIES LABELS "${folder}" TIMEOUT 900)
+  if(NOT STET_CUDA STREQUAL "OFF" AND NOT folder STREQUAL cuda AND NOT name IN_LIST cpu_alone)
+    add_test(NAME ${folder}/${name}@cuda COMMAND stet_tests --filenames-as-tags "[#${name}]" ${no_tests_fail})
+    set_tests_properties(${folder}/${name}@cuda PROPERTIES LABELS "cuda" TIMEOUT 900 SKIP_RETURN_CODE 77
+      ENVIRONMENT STET_TEST_DEVICE=cuda)
+  endif()
   if(folder MATCHES "^(tensor|autograd)" AND NOT name STREQUAL threads_test)  # the arithmetic again, under each instruction set that the processor has
     foreach(isa IN LISTS STET_ISAS)
       add_test(NAME ${folder}/${name}@${isa} COMMAND bash ${PROJECT_SOURCE_DIR}/tests/support/under_isa.sh ${isa}

@@ -1,42 +1,24 @@
-// Size classes: multiples of 64 bytes up to 1 KiB, then four steps per power of two (at most 25 % is wasted).
+// Bins of freed blocks, one for each size class.
 #include <stet/tensor/cpu/allocator.h>
 
 #include <sys/mman.h>
 
-#include <bit>
 #include <cstdlib>
 #include <mutex>
 #include <vector>
 
+#include <stet/tensor/size_class.h>
+
 namespace stet::cpu {
 namespace {
 
-constexpr std::int64_t kAlign = 64, kSmall = 1024, kHuge = std::int64_t{2} << 20;
-constexpr int kSmallClasses = kSmall / kAlign;
-
-struct SizeClass {
-  int index;
-  std::int64_t bytes;
-};
-
-SizeClass size_class(std::int64_t bytes) {
-  if (bytes <= kSmall) {
-    const std::int64_t units = bytes <= 0 ? 1 : (bytes + kAlign - 1) / kAlign;
-    return {static_cast<int>(units - 1), units * kAlign};
-  }
-  const int log =
-      static_cast<int>(std::bit_width(static_cast<std::uint64_t>(bytes - 1))) - 1;  // 2^log < bytes <= 2^(log + 1)
-  const std::int64_t step = (std::int64_t{1} << log) / 4;
-  const std::int64_t over = bytes - (std::int64_t{1} << log);
-  const std::int64_t steps = (over + step - 1) / step;  // 1..4
-  return {kSmallClasses + (log - 10) * 4 + static_cast<int>(steps - 1), (std::int64_t{1} << log) + steps * step};
-}
+constexpr std::int64_t kAlign = SizeClass::kAlign, kHuge = std::int64_t{2} << 20;
 
 class Allocator {
  public:
   void* take(std::int64_t bytes) {
     if (bytes > std::int64_t{1} << 60) return nullptr;
-    const SizeClass cls = size_class(bytes);
+    const SizeClass cls = SizeClass::of(bytes);
     {
       const std::lock_guard lock(mutex_);
       auto& bin = free_[static_cast<std::size_t>(cls.index)];
@@ -55,17 +37,17 @@ class Allocator {
   }
 
   void give(void* data, std::int64_t bytes) noexcept {
-    const SizeClass cls = size_class(bytes);
+    const SizeClass cls = SizeClass::of(bytes);
     const std::lock_guard lock(mutex_);
     free_[static_cast<std::size_t>(cls.index)].push_back(data);
   }
 
   void release() {
     const std::lock_guard lock(mutex_);
-    for (std::size_t i = 0; i < kClasses; ++i) {
+    for (std::size_t i = 0; i < SizeClass::kCount; ++i) {
       for (void* data : free_[i]) {
         std::free(data);
-        system_bytes_ -= class_bytes(static_cast<int>(i));
+        system_bytes_ -= SizeClass::bytes_of(static_cast<int>(i));
       }
       free_[i].clear();
     }
@@ -85,14 +67,6 @@ class Allocator {
   }
 
  private:
-  static constexpr std::size_t kClasses = kSmallClasses + 4 * 52;
-
-  static std::int64_t class_bytes(int index) {
-    if (index < kSmallClasses) return (index + 1) * kAlign;
-    const int log = (index - kSmallClasses) / 4 + 10, steps = (index - kSmallClasses) % 4 + 1;
-    return (std::int64_t{1} << log) + steps * ((std::int64_t{1} << log) / 4);
-  }
-
   void* from_system(std::int64_t bytes) {
     const std::lock_guard lock(mutex_);
     if (limit_ > 0 && system_bytes_ + bytes > limit_) return nullptr;
@@ -108,7 +82,7 @@ class Allocator {
   }
 
   std::mutex mutex_;
-  std::vector<void*> free_[kClasses];
+  std::vector<void*> free_[SizeClass::kCount];
   std::int64_t system_bytes_ = 0, system_allocations_ = 0, limit_ = 0;
 };
 
@@ -120,7 +94,7 @@ Allocator& allocator() {
 }  // namespace
 
 void* allocate(std::int64_t bytes) { return allocator().take(bytes); }
-void deallocate(void* data, std::int64_t bytes) { allocator().give(data, bytes); }
+void deallocate(void* data, std::int64_t bytes) noexcept { allocator().give(data, bytes); }
 std::int64_t allocator_system_bytes() { return allocator().system_bytes(); }
 std::int64_t allocator_system_allocations() { return allocator().system_allocations(); }
 void allocator_release() { allocator().release(); }

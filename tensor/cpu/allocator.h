@@ -9,7 +9,7 @@ namespace stet::cpu {
 /// 64-byte aligned memory of at least `bytes`, or null.
 void* allocate(std::int64_t bytes);
 /// `bytes` as given to allocate().
-void deallocate(void* data, std::int64_t bytes);
+void deallocate(void* data, std::int64_t bytes) noexcept;
 
 std::int64_t allocator_system_bytes();
 std::int64_t allocator_system_allocations();

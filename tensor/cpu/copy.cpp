@@ -2,9 +2,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <limits>
 #include <type_traits>
 
+#include <stet/tensor/convert.h>
 #include <stet/tensor/cpu/cpu.h>
 #include <stet/tensor/threads.h>
 
@@ -12,21 +12,6 @@ namespace stet::cpu {
 namespace {
 
 constexpr std::int64_t kChunk = 16384, kTile = 32;
-
-template <class To, class From> inline To convert(From x) {
-  if constexpr (std::is_same_v<To, From>) return x;
-  else if constexpr (std::is_same_v<From, BFloat16>) return convert<To>(static_cast<float>(x));
-  else if constexpr (std::is_same_v<To, BFloat16>) return BFloat16(static_cast<float>(x));
-  else if constexpr (std::is_same_v<To, bool>) return x != From(0);
-  else if constexpr (std::is_integral_v<To> && std::is_floating_point_v<From>) {
-    // Out of range is undefined in C++: saturate, NaN becomes 0.
-    constexpr From low = static_cast<From>(std::numeric_limits<To>::min());
-    const From high = std::ldexp(From(1), std::numeric_limits<To>::digits);
-    if (x != x) return To(0);
-    if (x <= low) return std::numeric_limits<To>::min();
-    return x >= high ? std::numeric_limits<To>::max() : static_cast<To>(x);
-  } else return static_cast<To>(x);
-}
 
 // Out of line: one copy of each loop for the two places that call it.
 template <class To, class From> __attribute__((noinline)) void copy_run(To* out, std::int64_t out_step, const From* in,
@@ -92,8 +77,25 @@ void copy_kernel(const Copy& c) {
   dispatch(c.from, [&]<class From>() { dispatch(c.to, [&]<class To>() { copy_typed<To, From>(c); }); });
 }
 
+void fill_kernel(const Fill& job) {
+  if (job.value == 0 && !std::signbit(job.value)) {
+    std::memset(job.out, 0, static_cast<std::size_t>(job.count * size_of(job.dtype)));
+    return;
+  }
+  dispatch(job.dtype, [&]<class T>() {
+    T* out = static_cast<T*>(job.out);
+    const T value = convert<T>(job.value);
+    parallel_for((job.count + kChunk - 1) / kChunk, [&](std::int64_t chunk) {
+      std::fill(out + chunk * kChunk, out + std::min(job.count, (chunk + 1) * kChunk), value);
+    });
+  });
+}
+
 }  // namespace
 
-void fill_copy(Kernels& table) { table.copy = copy_kernel; }
+void fill_copy(Kernels& table) {
+  table.copy = copy_kernel;
+  table.fill = fill_kernel;
+}
 
 }  // namespace stet::cpu

@@ -2,6 +2,7 @@
 #include <stet/tensor/cpu/cpu.h>
 
 #include <cstdlib>
+#include <cstring>
 #include <string>
 
 #include <stet/tensor/cpu/allocator.h>
@@ -85,6 +86,12 @@ Choice make_choice() {
   fill_gemm(choice.table);
   choice.table.alloc = allocate;
   choice.table.free = deallocate;
+  choice.table.release = allocator_release;
+  choice.table.set_limit = allocator_set_limit;
+  choice.table.system_memory = [] { return SystemMemory{allocator_system_bytes(), allocator_system_allocations()}; };
+  choice.table.upload = choice.table.download = [](void* to, const void* from, std::int64_t bytes) {
+    std::memcpy(to, from, static_cast<std::size_t>(bytes));
+  };
   choice.table.sync = [] {};
   flush_denormals();
   return choice;
@@ -104,22 +111,13 @@ const GemmParts& gemm_parts() { return choice().gemm; }
 }  // namespace stet::cpu
 
 namespace stet {
-namespace {
-const Kernels* registered[kDeviceTypes] = {};
-}
 
 const Kernels& kernels(Device device) {
-  if (device.type == DeviceType::cpu) {
-    thread_local const bool flushed = (flush_denormals(), true);  // the same numbers on whatever thread asks
-    static_cast<void>(flushed);
-    static const Kernels& table = cpu::table();
-    return table;
-  }
-  const Kernels* table = registered[static_cast<int>(device.type)];
-  check(table, "cuda", "this build has no CUDA: configure with -DSTET_CUDA=ON");
-  return *table;
+  if (device.type != DeviceType::cpu) return cuda_kernels(device.index);
+  thread_local const bool flushed = (flush_denormals(), true);  // the same numbers on whatever thread asks
+  static_cast<void>(flushed);
+  static const Kernels& table = cpu::table();
+  return table;
 }
-
-void register_kernels(DeviceType type, const Kernels& table) { registered[static_cast<int>(type)] = &table; }
 
 }  // namespace stet

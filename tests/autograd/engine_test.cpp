@@ -206,6 +206,7 @@ void deep_chain(const char* name, const Step& step, std::int64_t length, [[maybe
 }  // namespace
 
 TEST_CASE("a chain of a million nodes needs no stack and 400 bytes a node", "[engine][deep]") {
+  const test::OnCpu cpu("a million live tensors are a million guarded allocations on the simulated device");
   // This process's stack is limited from outside by the test entry house/deep_graph (ulimit -s 1024).
   deep_chain(
       "mul", [](const Tensor& t) { return t * 1.0000001; }, 1'000'000, 400);

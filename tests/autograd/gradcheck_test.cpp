@@ -178,10 +178,8 @@ TEST_CASE("gradcheck: reductions", "[gradcheck]") {
   verify(
       "sum", "rows", [](const auto& v) { return sum(square(v[0]), {0}); }, {spread({150, 2}, -1, 1, 9)}, false);
   // One zero and two zeros in a product.
-  Tensor zeros_in = spread({3, 3}, 0.5, 2, 10).clone();
-  zeros_in.mutable_data<double>()[1] = 0;
-  zeros_in.mutable_data<double>()[6] = 0;
-  zeros_in.mutable_data<double>()[8] = 0;
+  const Tensor zeros_in =
+      test::written<double>(spread({3, 3}, 0.5, 2, 10), [](double* at) { at[1] = at[6] = at[8] = 0; });
   verify(
       "prod", "zeros", [](const auto& v) { return prod(v[0], {1}); }, {zeros_in}, false);
 }

@@ -11,6 +11,7 @@
 #include <stet/tensor/threads.h>
 
 #include "support/catch.h"
+#include "support/device.h"
 #include "support/pools.h"
 
 using namespace stet;
@@ -46,8 +47,7 @@ struct Recorder final : Strategy {
 
 bool same_bits(const nn::State& a, const nn::State& b) {
   return a.size() == b.size() && std::all_of(a.begin(), a.end(), [&](const auto& item) {
-           const Tensor& other = b.at(item.first);
-           return std::memcmp(item.second.raw(), other.raw(), static_cast<std::size_t>(other.bytes())) == 0;
+           return test::same_bits(item.second, b.at(item.first));
          });
 }
 

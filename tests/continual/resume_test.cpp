@@ -11,6 +11,7 @@
 #include <stet/optim/optimizers.h>
 
 #include "support/catch.h"
+#include "support/device.h"
 #include "support/message.h"
 #include "support/pools.h"
 #include "support/scratch.h"
@@ -84,11 +85,7 @@ constexpr std::size_t kSteps = 3 * 2 * 3;  // 3 tasks of 40 examples, 2 epochs o
 
 bool same_bits(const nn::State& a, const nn::State& b) {
   return a.size() == b.size() && std::all_of(a.begin(), a.end(), [&](const auto& item) {
-           const auto other = b.find(item.first);
-           return other != b.end() && item.second.shape() == other->second.shape() &&
-                  item.second.dtype() == other->second.dtype() &&
-                  std::memcmp(item.second.raw(), other->second.raw(), static_cast<std::size_t>(item.second.bytes())) ==
-                      0;
+           return b.contains(item.first) && test::same_bits(item.second, b.at(item.first));
          });
 }
 

@@ -5,6 +5,7 @@
 #include <stet/stet.h>
 
 #include "support/catch.h"
+#include "support/device.h"
 
 using namespace stet;
 
@@ -15,10 +16,7 @@ struct PretrainedBackbone : nn::Module {
   Tensor operator()(const Tensor& x) const { return encoder(x); }
 };
 
-bool same_bits(const Tensor& a, const Tensor& b) {
-  return a.shape() == b.shape() &&
-         std::memcmp(a.data<float>(), b.data<float>(), static_cast<std::size_t>(a.bytes())) == 0;
-}
+using test::same_bits;
 
 }  // namespace
 

@@ -31,9 +31,9 @@ const std::map<std::string, Names> kAllowed = {
     {"cuda", {"tensor"}},
     {".", {"tensor", "autograd", "nn", "optim", "data", "continual"}},
     {"cli", {"tensor", "autograd", "nn", "optim", "data", "continual", "."}},
-    {"examples", {"tensor", "autograd", "nn", "optim", "data", "continual", "."}},
-    {"bench", {"tensor", "autograd", "nn", "optim", "data", "continual", "."}},
-    {"tests", {"tensor", "autograd", "nn", "optim", "data", "continual", "bench", "examples", "cli", "."}},
+    {"examples", {"tensor", "autograd", "nn", "optim", "data", "continual", "cuda", "."}},
+    {"bench", {"tensor", "autograd", "nn", "optim", "data", "continual", "cuda", "."}},
+    {"tests", {"tensor", "autograd", "nn", "optim", "data", "continual", "bench", "examples", "cli", "cuda", "."}},
 };
 
 bool is_source(const fs::path& path) {

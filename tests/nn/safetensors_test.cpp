@@ -11,6 +11,7 @@
 #include <iterator>
 
 #include "support/catch.h"
+#include "support/device.h"
 #include "support/message.h"
 #include "support/samples.h"
 #include "support/scratch.h"
@@ -42,11 +43,7 @@ std::string header_of(const fs::path& path) {
   return bytes.substr(8, length);
 }
 
-/// Equal bits, whatever they mean.
-bool same_bits(const Tensor& a, const Tensor& b) {
-  return a.shape() == b.shape() && a.dtype() == b.dtype() &&
-         (a.numel() == 0 || std::memcmp(a.raw(), b.raw(), static_cast<std::size_t>(a.bytes())) == 0);
-}
+using test::same_bits;
 
 nn::State every_dtype() {
   nn::State state;

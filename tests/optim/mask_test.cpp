@@ -1,5 +1,6 @@
 // Masks: construction, conversion, and their promise: an element that may not change keeps its bits, in the
 // parameter and in the optimizer's state, after 10,000 steps of any optimizer, and after a save and load.
+#include <stet/cuda/cuda.h>
 #include <stet/nn/safetensors.h>
 #include <stet/optim/optimizers.h>
 
@@ -21,21 +22,21 @@ using Parameters = std::vector<nn::Parameter*>;
 
 namespace {
 
-constexpr int kSteps = 10'000;
+/// The simulated device takes dozens of times as long, and every step is the same launch.
+int all_steps() { return default_device() == Device::cpu() || !cuda::simulated() ? 10'000 : 200; }
 
 Tensor cells(const Shape& shape, const std::vector<std::int64_t>& on) {
-  const Tensor out = zeros(shape, boolean);
-  for (const auto i : on) out.mutable_data<bool>()[i] = true;
-  return out;
+  return test::written<bool>(zeros(shape, boolean), [&](bool* at) {
+    for (const auto i : on) at[i] = true;
+  });
 }
 
 /// Numbers whose bits a careless update would change: negative zero, denormals, the largest, NaN.
 Tensor delicate(const Shape& shape, int seed) {
-  const Tensor x = spread(shape, -1, 1, seed, f32);
-  auto* at = x.mutable_data<float>();
-  const float specials[] = {-0.0f, 1e-42f, -1e-45f, 3.4e38f, NAN, -1e-20f};
-  for (int i = 0; i < 6; ++i) at[i] = specials[i];
-  return x;
+  return test::written<float>(spread(shape, -1, 1, seed, f32), [](float* at) {
+    const float specials[] = {-0.0f, 1e-42f, -1e-45f, 3.4e38f, NAN, -1e-20f};
+    for (int i = 0; i < 6; ++i) at[i] = specials[i];
+  });
 }
 
 /// One parameter for each kind of mask. The first six elements, the delicate ones, are always masked.
@@ -50,8 +51,8 @@ struct Model : nn::Module {
 };
 
 std::map<std::string, Mask> masks() {
-  const Tensor scattered = spread({9, 11}, 0, 1, 8) > 0.5;
-  std::fill_n(scattered.mutable_data<bool>(), 6, false);
+  const Tensor scattered =
+      test::written<bool>(spread({9, 11}, 0, 1, 8) > 0.5, [](bool* at) { std::fill_n(at, 6, false); });
   return {{"rows", Mask::rows({6, 7}, {1, 4})},
           {"heads", Mask::heads({6, 4}, 3, {2})},
           {"blocks", Mask::blocks({45}, 10, {false, true, false, false, true})},
@@ -117,9 +118,9 @@ Changes changes(const nn::State& before, const nn::State& after, const std::map<
     const std::string owner = name.substr(0, name.find('/'));
     if (owner == "free") continue;
     const auto mask = kept.find(owner);
-    const Tensor allowed = mask == kept.end() ? zeros(value.shape(), boolean) : mask->second.to_tensor();
-    const Tensor now = after.at(name);
-    const auto* a = static_cast<const std::uint32_t*>(value.raw());
+    const Tensor allowed = test::on_host(mask == kept.end() ? zeros(value.shape(), boolean) : mask->second.to_tensor());
+    const Tensor was = test::on_host(value), now = test::on_host(after.at(name));
+    const auto* a = static_cast<const std::uint32_t*>(was.raw());
     const auto* b = static_cast<const std::uint32_t*>(now.raw());
     for (std::int64_t i = 0; i < value.numel(); ++i)
       (allowed.data<bool>()[i] ? count.allowed : count.masked) += a[i] != b[i];
@@ -151,7 +152,7 @@ void keep_the_promise(const Case& c, int clipping, const test::Scratch& scratch)
   for (const auto& [name, mask] : kept) optimizer->set_mask(name, mask);
   model.freeze("frozen");
   const nn::State before = protected_tensors(model, *optimizer);
-  run(model, *optimizer, kSteps);
+  run(model, *optimizer, all_steps());
   const nn::State after = protected_tensors(model, *optimizer);
   const Changes count = changes(before, after, kept);
   CHECK(count.masked == 0);
@@ -185,8 +186,8 @@ TEST_CASE("Masked and frozen elements keep their bits after 10,000 steps of ever
       ++combinations;
     }
   CHECK(combinations == 63);
-  std::cout << "masks: 0 changed bits in " << combinations << " combinations x 5 masks and a frozen tensor, " << kSteps
-            << " steps each\n";
+  std::cout << "masks: 0 changed bits in " << combinations << " combinations x 5 masks and a frozen tensor, "
+            << all_steps() << " steps each\n";
 }
 
 TEST_CASE("Masks and what they allow") {
@@ -209,8 +210,7 @@ TEST_CASE("Masks and what they allow") {
 }
 
 TEST_CASE("Long runs of an element mask become ranges, scattered elements bits") {
-  Tensor runs = zeros({1000}, boolean);
-  std::fill_n(runs.mutable_data<bool>() + 200, 300, true);
+  const Tensor runs = test::written<bool>(zeros({1000}, boolean), [](bool* at) { std::fill_n(at + 200, 300, true); });
   CHECK(Mask::elements(runs).is_structured());
   CHECK_FALSE(Mask::elements(spread({1000}, 0, 1, 1) > 0.5).is_structured());
   CHECK(Mask::elements(transpose(cells({2, 3}, {1, 5}))).shape() == Shape{3, 2});

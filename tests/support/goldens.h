@@ -22,7 +22,7 @@ struct GoldenCase {
   const Tensor& at(const std::string& key) const { return tensors.at(key); }
   /// Undefined where the case has no such tensor.
   Tensor find(const std::string& key) const { return has(key) ? at(key) : Tensor(); }
-  double option(std::size_t i) const { return at("options").values<double>()[i]; }
+  double option(std::size_t i) const { return at("options").to_vector<double>()[i]; }
 };
 
 /// The cases "operation/number" of a file in tests/golden/.
@@ -34,7 +34,7 @@ inline std::vector<GoldenCase> golden_cases(const std::string& file) {
     if (second == std::string::npos) continue;  // shared by all cases
     if (cases.empty() || cases.back().name != name.substr(0, second))
       cases.push_back({name.substr(0, first), name.substr(0, second), {}});
-    cases.back().tensors[name.substr(second + 1)] = value;
+    cases.back().tensors[name.substr(second + 1)] = to(value, default_device());
   }
   return cases;
 }

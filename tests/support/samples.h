@@ -8,6 +8,8 @@
 #include <stet/autograd/ops.h>
 #include <stet/tensor/compute.h>
 
+#include "support/device.h"
+
 namespace stet::test {
 
 enum class Layout { contiguous, transposed, strided, offset };
@@ -48,12 +50,12 @@ inline Tensor spread(const Shape& shape, double low, double high, int seed, Opti
 /// As spread(), but at least `gap` away from every multiple of `step`: clear of kinks.
 inline Tensor spread_off(const Shape& shape, double low, double high, int seed, double step, double gap) {
   const Tensor x = spread(shape, low, high, seed);
-  double* at = x.mutable_data<double>();
-  for (std::int64_t i = 0; i < x.numel(); ++i) {
-    const double cell = std::floor(at[i] / step), inside = at[i] / step - cell;
-    at[i] = step * (cell + gap / step + inside * (1 - 2 * gap / step));
-  }
-  return x;
+  return written<double>(x, [&](double* at) {
+    for (std::int64_t i = 0; i < x.numel(); ++i) {
+      const double cell = std::floor(at[i] / step), inside = at[i] / step - cell;
+      at[i] = step * (cell + gap / step + inside * (1 - 2 * gap / step));
+    }
+  });
 }
 
 }  // namespace stet::test

@@ -10,13 +10,14 @@ enum class Penalty { none, uniform, weighted };
 template <class T> struct Pointers {
   T *p, *s0, *s1, *s2;
   const T *g, *importance, *anchor;
+  T scale;
 };
 
 /// Everything is read through locals that nothing else writes, or the loop would not vectorise.
 template <class Rule, class T, Penalty penalty>
 void dense(const Pointers<T>& at, std::int64_t begin, std::int64_t end, const UpdateOptions& o) {
   const UpdateCoefficients<T> c(o);
-  const T scale = static_cast<T>(o.grad_scale), lambda = static_cast<T>(o.penalty);
+  const T scale = at.scale, lambda = static_cast<T>(o.penalty);
   const T clip = o.clip_value > 0 ? static_cast<T>(o.clip_value) : static_cast<T>(__builtin_inf());
   T* __restrict p = at.p;
   T* __restrict s0 = at.s0;
@@ -86,7 +87,7 @@ template <class Rule, class T> void update_typed(const Update& job) {
   const Pointers<T> at{static_cast<T*>(job.parameter),      static_cast<T*>(job.state[0]),
                        static_cast<T*>(job.state[1]),       static_cast<T*>(job.state[2]),
                        static_cast<const T*>(job.gradient), static_cast<const T*>(job.importance),
-                       static_cast<const T*>(job.anchor)};
+                       static_cast<const T*>(job.anchor),   static_cast<T>(job.grad_scale ? *job.grad_scale : 1)};
   in_chunks(job.count, kChunk, [&](std::int64_t begin, std::int64_t end) {
     if (!at.anchor) update_range<Rule, T, Penalty::none>(job, at, begin, end);
     else if (!at.importance) update_range<Rule, T, Penalty::uniform>(job, at, begin, end);
@@ -94,9 +95,11 @@ template <class Rule, class T> void update_typed(const Update& job) {
   });
 }
 
-template <class Rule> void update_kernel(const Update& job) {
-  if (job.dtype == DType::f32) update_typed<Rule, float>(job);
-  else update_typed<Rule, double>(job);
+template <class Rule> void update_kernel(const Update* jobs, std::int64_t count) {
+  for (const Update* job = jobs; job != jobs + count; ++job) {
+    if (job->dtype == DType::f32) update_typed<Rule, float>(*job);
+    else update_typed<Rule, double>(*job);
+  }
 }
 
 }  // namespace

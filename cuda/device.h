@@ -1,0 +1,82 @@
+// What the backend's own files share: the stream, errors, memory, and the word that kernels leave when an index is
+// out of range.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <functional>
+#include <string_view>
+#include <utility>
+
+#include <stet/cuda/cuda.h>
+#include <stet/tensor/kernels.h>
+
+namespace stet::cuda {
+
+/// All work of a device goes to one stream, in order.
+cudaStream_t stream();
+/// An Error that names the operation, or OutOfMemory.
+void check_cuda(std::string_view op, cudaError_t status);
+
+// The caching allocator. Blocks are given back in stream order: who gets one next may write to it at once.
+void* allocate(std::int64_t bytes);
+void deallocate(void* data, std::int64_t bytes) noexcept;
+void release_blocks();
+void set_limit(std::int64_t bytes);
+
+/// Memory for the length of an operation.
+class Scratch {
+ public:
+  Scratch(std::string_view op, std::int64_t bytes);
+  ~Scratch() { deallocate(data_, bytes_); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  template <class T> T* as() const { return static_cast<T*>(data_); }
+
+ private:
+  void* data_;
+  std::int64_t bytes_;
+};
+
+/// The first index out of range since the last look; kernels carry on with a valid one.
+struct Complaint {
+  unsigned what;  ///< 0: none
+  unsigned unused;
+  std::int64_t value, position, size;
+};
+enum class Checked : unsigned { nothing, index_select, index_add, gather, scatter_add, cross_entropy };
+/// Where a kernel that is about to be launched may leave one. The next download or synchronisation throws it.
+Complaint* complaint();
+
+void fill_elementwise(Kernels& table);
+void fill_copy(Kernels& table);
+void fill_reduce(Kernels& table);
+void fill_rows(Kernels& table);
+void fill_indexing(Kernels& table);
+void fill_sort(Kernels& table);
+void fill_random(Kernels& table);
+void fill_update(Kernels& table);
+void fill_gemm(Kernels& table);
+
+// Recording (graph.cu).
+
+/// Whether the stream is recorded instead of run. Waiting and transfers are Errors then.
+bool is_recording();
+void each_replay(std::function<void()> work);
+/// A launch with arguments that change from replay to replay: what the launch template does with it.
+enum class Launching : std::uint8_t { as_ever, noting, replacing };
+Launching launching();
+/// The launch that was just recorded may get new arguments later.
+void note_launch();
+/// New arguments for the next launch that was noted.
+#if defined(STET_CUDA_SIMULATED)
+void replace_launch(std::string_view op, dim3 grid, dim3 block, std::function<void()> body);
+#else
+void replace_launch(std::string_view op, cudaKernelNodeParams parameters);
+#endif
+
+/// Counters, written by the files that do the counted thing.
+Counters& count();
+
+}  // namespace stet::cuda

@@ -1,0 +1,230 @@
+// Matrix products by cuBLASLt. A row-major C = A B is the column-major C^T = B^T A^T: the operands change places and
+// nothing is copied. What cuBLASLt decided for a problem is kept, keyed by the problem.
+#include <cublasLt.h>
+
+#include <atomic>
+#include <bit>
+#include <cstring>
+#include <map>
+#include <mutex>
+
+#include <stet/cuda/launch.h>
+#include <stet/tensor/error.h>
+
+namespace stet::cuda {
+namespace {
+
+constexpr std::size_t kWorkspace = std::size_t{32} << 20;  // what NVIDIA advises for Hopper
+
+std::atomic<bool> tf32_allowed{false};
+
+void check_blas(cublasStatus_t status, const Gemm& job) {
+  if (status == CUBLAS_STATUS_SUCCESS) return;
+  std::string more;
+#if defined(STET_CUDA_SIMULATED)
+  more = "; simulated: " + simulated::last_message();
+#endif
+  fail("matmul", "cuBLASLt status ", static_cast<int>(status), " for (", job.m, ", ", job.k, ") x (", job.k, ", ",
+       job.n, "), lda ", job.lda, ", ldb ", job.ldb, ", ldc ", job.ldc, ", batch ", job.batch, more);
+}
+
+/// All that the choice of an algorithm depends on.
+struct Key {
+  std::int64_t m, n, k, lda, ldb, ldc, batch, stride_a, stride_b, stride_c;
+  std::int64_t flags;  // device, dtype, transposes, epilogue, TF32, alignment
+  auto operator<=>(const Key&) const = default;
+};
+
+struct Plan {
+  cublasLtMatmulDesc_t operation = nullptr;
+  cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr;  // in cuBLAS's order: its A is our B
+  cublasLtMatmulAlgo_t algorithm{};
+  std::size_t workspace = 0;
+};
+
+int alignment_of(std::initializer_list<const void*> places) {
+  std::uintptr_t bits = 256;
+  for (const void* p : places) bits |= reinterpret_cast<std::uintptr_t>(p);
+  return 1 << std::countr_zero(bits);
+}
+
+/// Bias and ReLU ride on cuBLASLt's own epilogue in f32; everything else is one more pass over C.
+bool has_epilogue(const Gemm& job) {
+  const bool known = job.activation == Activation::none || job.activation == Activation::relu;
+  return job.dtype == DType::f32 && known && (job.bias || job.activation != Activation::none) && job.batch == 1;
+}
+
+cublasLtEpilogue_t epilogue_of(const Gemm& job) {
+  if (!has_epilogue(job)) return CUBLASLT_EPILOGUE_DEFAULT;
+  if (job.activation == Activation::none) return CUBLASLT_EPILOGUE_BIAS;
+  return job.bias ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_RELU;
+}
+
+class Blas {
+ public:
+  void run(const Gemm& job) {
+    const std::lock_guard lock(mutex_);
+    Plan& plan = plan_of(job);
+    if (epilogue_of(job) != CUBLASLT_EPILOGUE_DEFAULT && job.bias)
+      set(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, job.bias, job);
+    const float alpha = 1, beta = job.accumulate ? 1.0f : 0.0f;
+    const double alpha64 = 1, beta64 = job.accumulate ? 1.0 : 0.0;
+    const bool wide = job.dtype == DType::f64;
+    if (plan.workspace > 0 && !workspace_) workspace_ = new Scratch("matmul", kWorkspace);
+    ++count().launches;
+    check_blas(
+        cublasLtMatmul(handle_, plan.operation, wide ? static_cast<const void*>(&alpha64) : &alpha, job.b, plan.a,
+                       job.a, plan.b, wide ? static_cast<const void*>(&beta64) : &beta, job.c, plan.c, job.c, plan.c,
+                       &plan.algorithm, workspace_ ? workspace_->as<void>() : nullptr, plan.workspace, stream()),
+        job);
+  }
+
+ private:
+  template <class T> static void set(cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_t name,
+                                     const T& value, const Gemm& job) {
+    check_blas(cublasLtMatmulDescSetAttribute(operation, name, &value, sizeof value), job);
+  }
+
+  Plan& plan_of(const Gemm& job) {
+    if (!handle_) check_blas(cublasLtCreate(&handle_), job);
+    const bool tf32 = tf32_allowed && job.dtype == DType::f32;
+    const int alignment = alignment_of({job.a, job.b, job.c});
+    const std::int64_t flags = static_cast<std::int64_t>(job.dtype) | job.transpose_a << 8 | job.transpose_b << 9 |
+                               tf32 << 10 | job.accumulate << 11 | static_cast<std::int64_t>(epilogue_of(job)) << 16 |
+                               static_cast<std::int64_t>(alignment) << 32;
+    const Key key{job.m,     job.n,        job.k,        job.lda,      job.ldb, job.ldc,
+                  job.batch, job.stride_a, job.stride_b, job.stride_c, flags};
+    const auto known = plans_.find(key);
+    if (known != plans_.end()) return known->second;
+    return plans_.emplace(key, make_plan(job, tf32, alignment)).first->second;
+  }
+
+  static cublasLtMatrixLayout_t layout(const Gemm& job, cudaDataType_t type, std::int64_t rows, std::int64_t cols,
+                                       std::int64_t ld, std::int64_t stride) {
+    cublasLtMatrixLayout_t out = nullptr;
+    check_blas(
+        cublasLtMatrixLayoutCreate(&out, type, static_cast<std::uint64_t>(rows), static_cast<std::uint64_t>(cols), ld),
+        job);
+    const auto batch = static_cast<std::int32_t>(job.batch);
+    check_blas(cublasLtMatrixLayoutSetAttribute(out, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &batch, sizeof batch), job);
+    check_blas(
+        cublasLtMatrixLayoutSetAttribute(out, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride, sizeof stride),
+        job);
+    return out;
+  }
+
+  Plan make_plan(const Gemm& job, bool tf32, int alignment) {
+    const bool wide = job.dtype == DType::f64;
+    const cudaDataType_t type = wide ? CUDA_R_64F : CUDA_R_32F;
+    const cublasComputeType_t compute = wide   ? CUBLAS_COMPUTE_64F
+                                        : tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32
+                                               : CUBLAS_COMPUTE_32F;
+    Plan plan;
+    check_blas(cublasLtMatmulDescCreate(&plan.operation, compute, type), job);
+    set(plan.operation, CUBLASLT_MATMUL_DESC_TRANSA, job.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N, job);
+    set(plan.operation, CUBLASLT_MATMUL_DESC_TRANSB, job.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N, job);
+    set(plan.operation, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue_of(job), job);
+    plan.a = job.transpose_b ? layout(job, type, job.k, job.n, job.ldb, job.stride_b)
+                             : layout(job, type, job.n, job.k, job.ldb, job.stride_b);
+    plan.b = job.transpose_a ? layout(job, type, job.m, job.k, job.lda, job.stride_a)
+                             : layout(job, type, job.k, job.m, job.lda, job.stride_a);
+    plan.c = layout(job, type, job.n, job.m, job.ldc, job.stride_c);
+    choose(job, plan, alignment);
+    return plan;
+  }
+
+  void choose(const Gemm& job, Plan& plan, int alignment) {
+    cublasLtMatmulPreference_t preference = nullptr;
+    check_blas(cublasLtMatmulPreferenceCreate(&preference), job);
+    const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t name, const auto& value) {
+      check_blas(cublasLtMatmulPreferenceSetAttribute(preference, name, &value, sizeof value), job);
+    };
+    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspace);
+    const auto bytes = static_cast<std::uint32_t>(alignment);
+    for (const auto name : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+                            CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
+      prefer(name, bytes);
+    cublasLtMatmulHeuristicResult_t found{};
+    int results = 0;
+    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(handle_, plan.operation, plan.a, plan.b, plan.c,
+                                                                 plan.c, preference, 1, &found, &results);
+    static_cast<void>(cublasLtMatmulPreferenceDestroy(preference));
+    check_blas(status != CUBLAS_STATUS_SUCCESS || results > 0 ? status : CUBLAS_STATUS_NOT_SUPPORTED, job);
+    plan.algorithm = found.algo;
+    plan.workspace = found.workspaceSize;
+  }
+
+  std::mutex mutex_;
+  cublasLtHandle_t handle_ = nullptr;
+  std::map<Key, Plan> plans_;
+  Scratch* workspace_ = nullptr;
+};
+
+Blas& blas() {
+  static auto* instances = new Blas[16];  // one for each device; they outlive every static tensor
+  int device = 0;
+  static_cast<void>(cudaGetDevice(&device));
+  return instances[device];
+}
+
+/// c = act(c + bias) after a product whose epilogue cuBLASLt does not have.
+template <class Op, class T> struct EpilogueBody {
+  Pointer<T> c;
+  Pointer<const T> bias;
+  std::int64_t m, n, ldc, stride;
+  __device__ void operator()(std::int64_t i) const {
+    const std::int64_t at = i / (m * n) * stride + i / n % m * ldc + i % n;
+    c[at] = Op::eval(bias ? c[at] + bias[i % n] : c[at]);
+  }
+};
+struct Identity {
+  template <class T> STET_HD static T eval(T x) { return x; }
+};
+
+template <class T> void epilogue(const Gemm& job) {
+  const auto run = [&]<class Op>() {
+    for_each("linear",
+             EpilogueBody<Op, T>{static_cast<T*>(job.c), static_cast<const T*>(job.bias), job.m, job.n, job.ldc,
+                                 job.stride_c},
+             job.batch * job.m * job.n);
+  };
+  switch (job.activation) {
+    case Activation::none:
+      if (job.bias) run.template operator()<Identity>();
+      return;
+    case Activation::relu: return run.template operator()<Relu>();
+    case Activation::gelu: return run.template operator()<Gelu>();
+    case Activation::tanh: return run.template operator()<Tanh>();
+    case Activation::sigmoid: return run.template operator()<Sigmoid>();
+  }
+}
+
+template <class T> struct ClearBody {
+  Pointer<T> c;
+  std::int64_t m, n, ldc, stride;
+  __device__ void operator()(std::int64_t i) const { c[i / (m * n) * stride + i / n % m * ldc + i % n] = T(0); }
+};
+
+/// An empty sum is zero.
+void clear(const Gemm& job) {
+  const auto run = [&]<class T>() {
+    for_each("matmul", ClearBody<T>{static_cast<T*>(job.c), job.m, job.n, job.ldc, job.stride_c},
+             job.batch * job.m * job.n);
+  };
+  job.dtype == DType::f32 ? run.template operator()<float>() : run.template operator()<double>();
+}
+
+void gemm(const Gemm& job) {
+  if (job.k > 0) blas().run(job);
+  else if (!job.accumulate) clear(job);
+  if (job.k > 0 && has_epilogue(job)) return;
+  if (job.dtype == DType::f32) epilogue<float>(job);
+  else epilogue<double>(job);
+}
+
+}  // namespace
+
+void allow_tf32(bool allow) { tf32_allowed = allow; }
+void fill_gemm(Kernels& table) { table.gemm = gemm; }
+
+}  // namespace stet::cuda

@@ -1,0 +1,43 @@
+// Reductions among the threads of a block, in a fixed order: results do not depend on who came first.
+#pragma once
+
+#include <stet/cuda/launch.h>
+
+namespace stet::cuda {
+
+/// What an empty share of a line starts from: the identity where there is one; for max and min, which have none,
+/// any element of the line will do.
+template <class Op, class T> __device__ __forceinline__ T start_of(T any) {
+  if constexpr (requires { Op::template identity<T>(); }) return Op::template identity<T>();
+  else return any;
+}
+
+template <class Op, class T> __device__ __forceinline__ T reduce_warp(T value) {
+  for (int distance = kWarp / 2; distance > 0; distance /= 2)
+    value = Op::eval(value, static_cast<T>(__shfl_xor_sync(0xffffffffu, value, distance)));
+  return value;
+}
+
+/// Joins one value of each thread; every thread gets the result. The block is a multiple of 32 threads, at most
+/// 1,024; `scratch` has 32 elements.
+template <class Op, class T, class Shared> __device__ __forceinline__ T reduce_block(T value, Shared scratch) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int warps = static_cast<int>(blockDim.x) / kWarp;
+  value = reduce_warp<Op>(value);
+  if (warps == 1) return value;
+  __syncthreads();  // the scratch may still be read from the last time
+  if (lane == 0) scratch[warp] = value;
+  __syncthreads();
+  T total = scratch[0];
+  for (int w = 1; w < warps; ++w) total = Op::eval(total, scratch[w]);
+  return total;
+}
+
+/// Threads for a line of n elements: four elements each, between a warp and 256.
+inline unsigned threads_for(std::int64_t n) {
+  unsigned threads = kWarp;
+  while (threads < kBlock && threads * 4 < n) threads *= 2;
+  return threads;
+}
+
+}  // namespace stet::cuda

@@ -1,0 +1,228 @@
+// Fused operations on rows, a block for each: softmax, logsumexp, layer norm, cross-entropy from logits. Same
+// formulas as tensor/cpu/kernels/rows.cpp; sums run over the block's threads.
+#include <stet/cuda/kernels/block.h>
+
+namespace stet::cuda {
+namespace {
+
+/// The row's work that a thread shares with its block: visits of its elements and reductions over all.
+template <class T, class Shared> struct Row {
+  std::int64_t n;
+  Shared scratch;
+
+  template <class Body> __device__ __forceinline__ void each(const Body& body) const {
+    for (std::int64_t i = threadIdx.x; i < n; i += blockDim.x) body(i);
+  }
+  template <class Op, class Load> __device__ __forceinline__ T reduce(T start, const Load& load) const {
+    T value = start;
+    for (std::int64_t i = threadIdx.x; i < n; i += blockDim.x) value = Op::eval(value, load(i));
+    return reduce_block<Op>(value, scratch);
+  }
+  template <class Load> __device__ __forceinline__ T sum(const Load& load) const { return reduce<Sum>(T(0), load); }
+  __device__ __forceinline__ T max(Pointer<const T> x) const {
+    return reduce<Max>(x[0], [=](std::int64_t i) { return x[i]; });
+  }
+};
+template <class T, class Shared> __device__ __forceinline__ Row<T, Shared> row_of(std::int64_t n, Shared scratch) {
+  return {n, scratch};
+}
+
+template <class T, bool log> __global__ void softmax_kernel(Pointer<T> out, Pointer<const T> in, std::int64_t n) {
+  STET_SHARED(T, scratch, kWarp);
+  const auto row = row_of<T>(n, scratch);
+  const Pointer<const T> x = in + blockIdx.x * n;
+  const Pointer<T> y = out + blockIdx.x * n;
+  const T top = row.max(x);
+  const T sum = row.sum([=](std::int64_t i) { return math::exp(x[i] - top); });
+  const T log_sum = math::log(sum), scale = T(1) / sum;
+  row.each([=](std::int64_t i) { y[i] = log ? (x[i] - top) - log_sum : math::exp(x[i] - top) * scale; });
+}
+
+template <class T> __global__ void logsumexp_kernel(Pointer<T> out, Pointer<const T> in, std::int64_t n) {
+  STET_SHARED(T, scratch, kWarp);
+  const auto row = row_of<T>(n, scratch);
+  const Pointer<const T> x = in + blockIdx.x * n;
+  const T infinite = T(__builtin_inf());
+  T value = -infinite;
+  if (n > 0) {
+    const T top = row.max(x);
+    value = top;  // a row of -inf, one with +inf, one with NaN
+    if (top > -infinite && top < infinite)
+      value = top + math::log(row.sum([=](std::int64_t i) { return math::exp(x[i] - top); }));
+  }
+  if (threadIdx.x == 0) out[blockIdx.x] = value;
+}
+
+template <class T> struct LayerNormJob {
+  std::int64_t n;
+  T eps;
+  Pointer<const T> x, weight, bias;
+  Pointer<T> y, mean, rstd;
+};
+
+template <class T> __global__ void layer_norm_kernel(LayerNormJob<T> job) {
+  STET_SHARED(T, scratch, kWarp);
+  const auto row = row_of<T>(job.n, scratch);
+  const Pointer<const T> x = job.x + blockIdx.x * job.n;
+  const Pointer<T> y = job.y + blockIdx.x * job.n;
+  const T over_n = T(1) / static_cast<T>(job.n);
+  const T mean = row.sum([=](std::int64_t i) { return x[i]; }) * over_n;
+  const T variance = row.sum([=](std::int64_t i) { return (x[i] - mean) * (x[i] - mean); }) * over_n;
+  const T rstd = T(1) / math::sqrt(variance + job.eps);
+  row.each([&](std::int64_t i) {
+    T value = (x[i] - mean) * rstd;
+    if (job.weight) value = value * job.weight[i];
+    if (job.bias) value = value + job.bias[i];
+    y[i] = value;
+  });
+  if (threadIdx.x == 0 && job.mean) {
+    job.mean[blockIdx.x] = mean;
+    job.rstd[blockIdx.x] = rstd;
+  }
+}
+
+template <class T> struct LayerNormGradJob {
+  std::int64_t n;
+  Pointer<const T> g, x, weight, mean, rstd;
+  Pointer<T> dx;
+};
+
+/// dx = rstd (gw - mean(gw) - xhat mean(gw xhat)), gw = g * weight.
+template <class T> __global__ void layer_norm_grad_kernel(LayerNormGradJob<T> job) {
+  STET_SHARED(T, scratch, kWarp);
+  const auto row = row_of<T>(job.n, scratch);
+  const std::int64_t base = blockIdx.x * job.n;
+  const Pointer<const T> g = job.g + base, x = job.x + base;
+  const Pointer<T> dx = job.dx + base;
+  const T mean = job.mean[blockIdx.x], rstd = job.rstd[blockIdx.x], over_n = T(1) / static_cast<T>(job.n);
+  const auto gw = [&](std::int64_t i) { return job.weight ? g[i] * job.weight[i] : g[i]; };
+  const T a = row.sum(gw) * over_n;
+  const T b = row.sum([&](std::int64_t i) { return gw(i) * ((x[i] - mean) * rstd); }) * over_n;
+  row.each([&](std::int64_t i) { dx[i] = rstd * (gw(i) - a - (x[i] - mean) * rstd * b); });
+}
+
+template <class T> struct CrossEntropyJob {
+  std::int64_t n;
+  T smoothing;
+  std::int64_t ignore;
+  Pointer<const T> x;
+  Pointer<const std::int64_t> target;
+  Pointer<const T> weight, log_sums, g;  // the last two for the gradient
+  Pointer<T> out, log_sum_out;
+  Pointer<Complaint> complaint;
+
+  __device__ __forceinline__ T weight_of(std::int64_t c) const { return weight ? weight[c] : T(1); }
+};
+
+/// loss = (1 - s) w_t (lse - x_t) + s / n sum_c w_c (lse - x_c); 0 for an ignored row.
+template <class T> __global__ void cross_entropy_kernel(CrossEntropyJob<T> job) {
+  STET_SHARED(T, scratch, kWarp);
+  const auto row = row_of<T>(job.n, scratch);
+  const Pointer<const T> x = job.x + blockIdx.x * job.n;
+  const T top = row.max(x);
+  const T log_sum = math::log(row.sum([=](std::int64_t i) { return math::exp(x[i] - top); }));
+  T spread = T(0);
+  if (job.smoothing != T(0))
+    spread = row.sum([&](std::int64_t i) { return job.weight_of(i) * (log_sum - (x[i] - top)); });
+  if (threadIdx.x != 0) return;
+  job.log_sum_out[blockIdx.x] = log_sum;
+  const std::int64_t wanted = job.target[blockIdx.x];
+  T value = T(0);
+  if (wanted != job.ignore) {
+    const std::int64_t t = checked(wanted, job.n, blockIdx.x, Checked::cross_entropy, job.complaint);
+    value = job.weight_of(t) * (log_sum - (x[t] - top));
+    if (job.smoothing != T(0)) value = (T(1) - job.smoothing) * value + job.smoothing / static_cast<T>(job.n) * spread;
+  }
+  job.out[blockIdx.x] = value;
+}
+
+template <class T> __global__ void cross_entropy_grad_kernel(CrossEntropyJob<T> job) {
+  STET_SHARED(T, scratch, kWarp);
+  const auto row = row_of<T>(job.n, scratch);
+  const Pointer<const T> x = job.x + blockIdx.x * job.n;
+  const Pointer<T> dx = job.out + blockIdx.x * job.n;
+  const std::int64_t wanted = job.target[blockIdx.x];
+  if (wanted == job.ignore) return row.each([=](std::int64_t i) { dx[i] = T(0); });
+  const std::int64_t t = wanted >= 0 && wanted < job.n ? wanted : 0;  // forward has complained
+  const T spread = job.smoothing / static_cast<T>(job.n);
+  T weights = static_cast<T>(job.n);
+  if (job.weight) weights = row.sum([&](std::int64_t i) { return job.weight[i]; });
+  const T top = row.max(x), log_sum = job.log_sums[blockIdx.x], seed = job.g[blockIdx.x];
+  const T hit = (T(1) - job.smoothing) * job.weight_of(t), total = hit + spread * weights;
+  // The difference first, then the seed: p - hit is where the digits are.
+  row.each([&](std::int64_t i) {
+    const T rest = total * math::exp((x[i] - top) - log_sum) - spread * job.weight_of(i);
+    dx[i] = i == t ? seed * (rest - hit) : seed * rest;
+  });
+}
+
+template <class T> const T* in(const Rows& job, int k) { return static_cast<const T*>(job.in[k]); }
+template <class T> T* out(const Rows& job, int k) { return static_cast<T*>(job.out[k]); }
+
+template <class... Parameters, class... Arguments>
+void on_rows(std::string_view op, const Rows& job, void (*kernel)(Parameters...), const Arguments&... arguments) {
+  launch(op, kernel, grid_of(job.rows), dim3(threads_for(job.n)), arguments...);
+}
+
+template <bool log> void softmax(const Rows& job) {
+  const auto run = [&]<class T>() {
+    on_rows(log ? "log_softmax" : "softmax", job, softmax_kernel<T, log>, out<T>(job, 0), in<T>(job, 0), job.n);
+  };
+  job.dtype == DType::f32 ? run.template operator()<float>() : run.template operator()<double>();
+}
+
+template <class T> void logsumexp(const Rows& job) {
+  on_rows("logsumexp", job, logsumexp_kernel<T>, out<T>(job, 0), in<T>(job, 0), job.n);
+}
+
+template <class T> void layer_norm(const Rows& job) {
+  on_rows("layer_norm", job, layer_norm_kernel<T>,
+          LayerNormJob<T>{job.n, static_cast<T>(job.scalar[0]), in<T>(job, 0), in<T>(job, 1), in<T>(job, 2),
+                          out<T>(job, 0), out<T>(job, 1), out<T>(job, 2)});
+}
+
+template <class T> void layer_norm_grad(const Rows& job) {
+  on_rows("layer_norm", job, layer_norm_grad_kernel<T>,
+          LayerNormGradJob<T>{job.n, in<T>(job, 0), in<T>(job, 1), in<T>(job, 2), in<T>(job, 3), in<T>(job, 4),
+                              out<T>(job, 0)});
+}
+
+template <class T> CrossEntropyJob<T> cross_entropy_job(const Rows& job, bool gradient) {
+  return {job.n,
+          static_cast<T>(job.scalar[0]),
+          static_cast<std::int64_t>(job.scalar[1]),
+          in<T>(job, 0),
+          in<std::int64_t>(job, 1),
+          in<T>(job, 2),
+          gradient ? in<T>(job, 3) : nullptr,
+          gradient ? in<T>(job, 4) : nullptr,
+          out<T>(job, 0),
+          gradient ? nullptr : out<T>(job, 1),
+          complaint()};
+}
+
+template <class T> void cross_entropy(const Rows& job) {
+  on_rows("cross_entropy", job, cross_entropy_kernel<T>, cross_entropy_job<T>(job, false));
+}
+template <class T> void cross_entropy_grad(const Rows& job) {
+  on_rows("cross_entropy", job, cross_entropy_grad_kernel<T>, cross_entropy_job<T>(job, true));
+}
+
+/// The table holds one entry for both element types.
+template <void (*F32)(const Rows&), void (*F64)(const Rows&)> void either(const Rows& job) {
+  (job.dtype == DType::f32 ? F32 : F64)(job);
+}
+
+}  // namespace
+
+void fill_rows(Kernels& table) {
+  table.softmax = softmax<false>;
+  table.log_softmax = softmax<true>;
+  table.logsumexp = either<logsumexp<float>, logsumexp<double>>;
+  table.layer_norm = either<layer_norm<float>, layer_norm<double>>;
+  table.layer_norm_grad = either<layer_norm_grad<float>, layer_norm_grad<double>>;
+  table.cross_entropy = either<cross_entropy<float>, cross_entropy<double>>;
+  table.cross_entropy_grad = either<cross_entropy_grad<float>, cross_entropy_grad<double>>;
+}
+
+}  // namespace stet::cuda

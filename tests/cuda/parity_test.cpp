@@ -1,0 +1,331 @@
+// Every operation on Device::cuda() against the CPU: element by element, over dtypes, layouts and sizes around warps,
+// blocks and grids. A row is one operation on one dtype, layout and size; their number is checked at the end.
+#include <bit>
+#include <cfloat>
+#include <cmath>
+#include <cstring>
+
+#include <stet/autograd/ops.h>
+#include <stet/cuda/cuda.h>
+#include <stet/tensor/compute.h>
+
+#include "support/catch.h"
+#include "support/samples.h"
+
+using namespace stet;
+
+namespace {
+
+int rows = 0;
+
+enum class Layout { contiguous, transposed, sliced, expanded };
+constexpr Layout kLayouts[] = {Layout::contiguous, Layout::transposed, Layout::sliced, Layout::expanded};
+constexpr const char* kLayoutNames[] = {"contiguous", "transposed", "sliced", "expanded"};
+constexpr std::int64_t kSizes[] = {0, 1, 31, 32, 33, 255, 256, 257, 1027};
+
+/// Values of that dtype in [low, high), the same at every call.
+Tensor values(const Shape& shape, DType dtype, double low, double high, std::uint64_t seed) {
+  const DefaultDevice host(Device::cpu());
+  Generator generator(seed);
+  return cast(uniform(shape, low, high, generator, {f64, Device::cpu()}), dtype);
+}
+
+/// The same values in memory of that layout on a device; about n elements.
+Tensor laid_out(Layout layout, std::int64_t n, DType dtype, double low, double high, std::uint64_t seed,
+                Device device) {
+  const std::int64_t rows_of = n < 3 ? n : 3, cols = n < 3 ? 1 : n / 3;
+  switch (layout) {
+    case Layout::contiguous: return to(values({n}, dtype, low, high, seed), device);
+    case Layout::transposed: return transpose(to(values({cols, rows_of}, dtype, low, high, seed), device));
+    case Layout::sliced:
+      return slice(
+          slice(to(values({rows_of + 1, 2 * cols + 3}, dtype, low, high, seed), device), 1, 3, 2 * cols + 3, 2), 0, 1);
+    case Layout::expanded: return expand(to(values({cols}, dtype, low, high, seed), device), {rows_of, cols});
+  }
+  return {};
+}
+
+template <class T> std::int64_t ordered(T x) {
+  using Bits = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  const auto bits = std::bit_cast<Bits>(x);
+  return bits < 0 ? static_cast<std::int64_t>(std::numeric_limits<Bits>::min()) - bits : bits;
+}
+
+/// Equal, both NaN, both too small for a normal number (the CPU flushes those), or at most `ulps` apart.
+template <class T> bool close(T a, T b, std::int64_t ulps) {
+  if (a == b || (a != a && b != b)) return true;
+  if (std::fabs(a) < std::numeric_limits<T>::min() && std::fabs(b) < std::numeric_limits<T>::min()) return true;
+  if (!std::isfinite(a) || !std::isfinite(b)) return false;
+  return std::llabs(ordered(a) - ordered(b)) <= ulps;
+}
+
+/// Once for a row: the first element that differs says enough.
+void report(std::size_t i, double cpu, double cuda, double terms = 0) {
+  FAIL_CHECK("element " << i << ": cpu " << cpu << ", cuda " << cuda << ", terms " << terms);
+}
+
+template <class T> void check_elements(const Tensor& a, const Tensor& b, std::int64_t ulps) {
+  const auto x = a.to_vector<T>(), y = b.to_vector<T>();
+  for (std::size_t i = 0; i < x.size(); ++i)
+    if constexpr (std::is_floating_point_v<T>) {
+      if (!close(x[i], y[i], ulps)) return report(i, static_cast<double>(x[i]), static_cast<double>(y[i]));
+    } else if (x[i] != y[i]) {
+      return report(i, static_cast<double>(x[i]), static_cast<double>(y[i]));
+    }
+}
+
+/// One row: same shape, same dtype, every element within `ulps`.
+void check_row(const Tensor& cpu, const Tensor& cuda, std::int64_t ulps) {
+  ++rows;
+  REQUIRE(cuda.device() == Device::cuda());
+  REQUIRE(cpu.shape() == cuda.shape());
+  REQUIRE(cpu.dtype() == cuda.dtype());
+  if (cpu.dtype() == f64) check_elements<double>(cpu, cuda, ulps);
+  else if (is_floating(cpu.dtype())) check_elements<float>(cpu, cuda, ulps);
+  else check_elements<std::int64_t>(cpu, cuda, 0);
+}
+
+/// One row of sums: |cpu - cuda| <= 4 eps sum |terms|.
+void check_sums(const Tensor& cpu, const Tensor& cuda, const Tensor& magnitudes) {
+  ++rows;
+  REQUIRE(cpu.shape() == cuda.shape());
+  const double eps = cpu.dtype() == f64 ? 0x1p-52 : 0x1p-23;
+  const auto x = cpu.to_vector<double>(), y = cuda.to_vector<double>(), m = magnitudes.to_vector<double>();
+  for (std::size_t i = 0; i < x.size(); ++i)
+    if (!(std::fabs(x[i] - y[i]) <= 4 * eps * m[i]) && !(x[i] != x[i] && y[i] != y[i]))
+      return report(i, x[i], y[i], m[i]);
+}
+
+/// run(inputs) on both devices for every layout and size; `ulps` apart at most.
+template <class Run> void everywhere(const std::string& name, DType dtype, int operands, double low, double high,
+                                     std::int64_t ulps, const Run& run) {
+  for (Layout layout : kLayouts)
+    for (std::int64_t n : kSizes) {
+      INFO(name << ' ' << dtype << ' ' << kLayoutNames[static_cast<int>(layout)] << " of " << n);
+      std::vector<Tensor> cpu, cuda;
+      for (int k = 0; k < operands; ++k) {
+        const auto seed = static_cast<std::uint64_t>(17 * k + n);
+        cpu.push_back(laid_out(layout, n, dtype, low, high, seed, Device::cpu()));
+        cuda.push_back(laid_out(layout, n, dtype, low, high, seed, Device::cuda()));
+      }
+      check_row(run(cpu), run(cuda), ulps);
+    }
+}
+
+/// The project's own functions are the same code on both sides; in f64 each side has its C library's.
+std::int64_t ulps_of(DType dtype, std::string_view op) {
+  for (const char* exact : {"neg", "abs", "sign", "sqrt", "square", "reciprocal", "relu", "floor", "add", "sub", "mul",
+                            "div", "maximum", "minimum", "relu_grad"})
+    if (op == exact) return 0;
+  return dtype == f64 ? 4 : 2;
+}
+
+double low_of(std::string_view op) { return op == "log" || op == "sqrt" || op == "rsqrt" || op == "pow" ? 0.01 : -4; }
+
+struct NeedsCuda {
+  NeedsCuda() {
+    if (!cuda::available()) WARN("skipped: no CUDA device");
+  }
+  explicit operator bool() const { return cuda::available(); }
+};
+
+}  // namespace
+
+TEST_CASE("elementwise operations are the CPU's", "[parity]") {
+  if (!NeedsCuda()) return;
+  for (DType dtype : {f32, f64, i64}) {
+    UnaryOps::for_each([&]<class Op>() {
+      if (dtype == i64 && !Op::integers) return;
+      everywhere(std::string(Op::name), dtype, 1, low_of(Op::name), 4, ulps_of(dtype, Op::name),
+                 [](const std::vector<Tensor>& x) { return compute::unary<Op>(x[0]); });
+    });
+    BinaryOps::for_each([&]<class Op>() {
+      if (dtype == i64 && !Op::integers) return;
+      everywhere(std::string(Op::name), dtype, 2, low_of(Op::name), 4, ulps_of(dtype, Op::name),
+                 [](const std::vector<Tensor>& x) { return compute::binary<Op>(x[0], x[1]); });
+    });
+    CompareOps::for_each([&]<class Op>() {
+      everywhere(std::string(Op::name), dtype, 2, -2, 2, 0,
+                 [](const std::vector<Tensor>& x) { return compute::compare<Op>(x[0], x[1]); });
+    });
+  }
+  for (DType dtype : {f32, f64, i64, i32, u8, bf16})
+    everywhere("where", dtype, 2, 0, 9, 0,
+               [](const std::vector<Tensor>& x) { return where(cast(x[0], f32) > cast(x[1], f32), x[0], x[1]); });
+}
+
+TEST_CASE("casts, copies and fills are the CPU's", "[parity]") {
+  if (!NeedsCuda()) return;
+  for (DType from : {f32, f64, i64, i32, u8, boolean, bf16})
+    for (DType target : {f32, f64, i64, i32, u8, boolean, bf16})
+      for (Layout layout : kLayouts) {
+        INFO(from << " to " << target << ' ' << kLayoutNames[static_cast<int>(layout)]);
+        check_row(compute::cast(laid_out(layout, 257, from, 0, 300, 3, Device::cpu()), target),
+                  compute::cast(laid_out(layout, 257, from, 0, 300, 3, Device::cuda()), target), 0);
+      }
+  for (DType dtype : {f32, f64, i64, u8})
+    for (std::int64_t n : {1, 40, 100}) {
+      INFO("transpose " << dtype << ' ' << n);
+      const Tensor x = values({3, n, 70}, dtype, 0, 200, 4);
+      check_row(contiguous(transpose(x)), contiguous(transpose(to(x, Device::cuda()))), 0);
+      check_row(full({n}, 2.5, {dtype, Device::cpu()}), full({n}, 2.5, {dtype, Device::cuda()}), 0);
+    }
+}
+
+TEST_CASE("special values in every place of a block", "[parity]") {
+  if (!NeedsCuda()) return;
+  const float inf = std::numeric_limits<float>::infinity();
+  const std::vector<float> special{NAN, inf, -inf, 0.f, -0.f, 1e-40f, -1e-40f, FLT_MAX, -FLT_MAX, FLT_MIN, 1.f};
+  for (std::int64_t n = 1; n <= 67; ++n) {
+    std::vector<float> filled(static_cast<std::size_t>(n));
+    for (std::size_t i = 0; i < filled.size(); ++i)
+      filled[i] = special[(i + static_cast<std::size_t>(n)) % special.size()];
+    const DefaultDevice host(Device::cpu());
+    const Tensor x = tensor(filled), d = to(x, Device::cuda()),
+                 y = tensor(std::vector<float>(filled.rbegin(), filled.rend()));
+    INFO("length " << n);
+    UnaryOps::for_each([&]<class Op>() {
+      INFO(Op::name);
+      check_row(compute::unary<Op>(x), compute::unary<Op>(d), ulps_of(f32, Op::name));
+    });
+    BinaryOps::for_each([&]<class Op>() {
+      INFO(Op::name);
+      check_row(compute::binary<Op>(x, y), compute::binary<Op>(d, to(y, Device::cuda())), ulps_of(f32, Op::name));
+    });
+    check_row(max(x), max(d), 0);
+    check_row(argmax(x), argmax(d), 0);
+    check_row(sort(x).values, sort(d).values, 0);
+    check_row(sort(x, -1, true).indices, sort(d, -1, true).indices, 0);
+  }
+}
+
+TEST_CASE("reductions agree with the CPU's to four roundings of their terms", "[parity]") {
+  if (!NeedsCuda()) return;
+  const std::vector<Shape> shapes{{1},      {33},      {257},      {70'001},  {5, 31},
+                                  {3, 300}, {600, 40}, {2, 7, 33}, {1100, 3}, {4, 1030, 2}};
+  for (DType dtype : {f32, f64, i64})
+    for (const Shape& shape : shapes)
+      for (int axis = -1; axis < shape.size(); ++axis) {
+        INFO(dtype << ' ' << shape << " axis " << axis);
+        const Axes axes = axis < 0 ? Axes{} : Axes{axis};
+        const Tensor x = values(shape, dtype, -3, 5, 11), d = to(x, Device::cuda());
+        check_sums(sum(x, axes), sum(d, axes), sum(abs(x), axes));
+        check_row(max(x, axes), max(d, axes), 0);
+        check_row(min(x, axes), min(d, axes), 0);
+        if (axis < 0) continue;
+        check_row(argmax(x, axis), argmax(d, axis), 0);
+        check_row(argmin(x, axis), argmin(d, axis), 0);
+        // The CPU's running sum is one chain of roundings: the reference for f32 is f64, for f64 more room.
+        const Tensor reference = dtype == f32 ? cast(cumsum(cast(x, f64), axis), f32) : cumsum(x, axis);
+        check_sums(reference, cumsum(d, axis), cumsum(abs(x), axis) * (dtype == f64 ? 16.0 : 1.0));
+        const Tensor near_one = is_floating(dtype) ? x * 1e-3 + 1.0 : x;
+        check_sums(prod(near_one, axes), prod(to(near_one, Device::cuda()), axes),
+                   abs(prod(near_one, axes)) * static_cast<double>(shape[axis]));
+      }
+}
+
+TEST_CASE("products agree with the CPU's to four roundings of their terms", "[parity]") {
+  if (!NeedsCuda()) return;
+  struct Case {
+    std::int64_t m, n, k;
+  };
+  for (DType dtype : {f32, f64})
+    for (const Case c :
+         {Case{1, 1, 1}, Case{1, 7, 33}, Case{31, 33, 5}, Case{64, 32, 100}, Case{3, 300, 1}, Case{5, 6, 0}})
+      for (int form = 0; form < 4; ++form) {
+        INFO(dtype << ' ' << c.m << 'x' << c.k << " by " << c.k << 'x' << c.n << " form " << form);
+        Tensor a = values(form & 1 ? Shape{c.k, c.m} : Shape{c.m, c.k}, dtype, -1, 1, 1);
+        Tensor b = values(form & 2 ? Shape{c.n, c.k} : Shape{c.k, c.n}, dtype, -1, 1, 2);
+        Tensor da = to(a, Device::cuda()), db = to(b, Device::cuda());
+        if (form & 1) a = transpose(a), da = transpose(da);
+        if (form & 2) b = transpose(b), db = transpose(db);
+        check_sums(matmul(a, b), matmul(da, db), matmul(abs(a), abs(b)));
+        const Tensor w = contiguous(transpose(b)), bias = values({c.n}, dtype, -1, 1, 3);
+        const Tensor dw = to(w, Device::cuda()), dbias = to(bias, Device::cuda());
+        const Tensor terms = linear(abs(a), abs(w), abs(bias)) * 2.0;
+        for (Activation act :
+             {Activation::none, Activation::relu, Activation::gelu, Activation::tanh, Activation::sigmoid})
+          check_sums(linear(a, w, bias, act), linear(da, dw, dbias, act), terms + 1.0);
+        const Tensor stack_a = values({4, c.m, c.k}, dtype, -1, 1, 5), stack_b = values({4, c.k, c.n}, dtype, -1, 1, 6);
+        check_sums(matmul(stack_a, stack_b), matmul(to(stack_a, Device::cuda()), to(stack_b, Device::cuda())),
+                   matmul(abs(stack_a), abs(stack_b)));
+        check_sums(matmul(stack_a, b), matmul(to(stack_a, Device::cuda()), db), matmul(abs(stack_a), abs(b)));
+      }
+}
+
+TEST_CASE("row operations agree with the CPU's", "[parity]") {
+  if (!NeedsCuda()) return;
+  for (DType dtype : {f32, f64})
+    for (std::int64_t n : {1, 2, 31, 32, 33, 100, 257, 1030})
+      for (std::int64_t m : {1, 5}) {
+        INFO(dtype << ' ' << m << " rows of " << n);
+        const Tensor x = values({m, n}, dtype, -6, 6, 1), d = to(x, Device::cuda()), size = abs(x) + 8.0;
+        check_sums(softmax(x), softmax(d), softmax(x) * 8.0);
+        check_sums(log_softmax(x), log_softmax(d), size * 2.0);
+        check_sums(logsumexp(x), logsumexp(d), abs(logsumexp(x)) + 8.0);
+        const Tensor w = values({n}, dtype, 0.5, 2, 2), b = values({n}, dtype, -1, 1, 3);
+        check_sums(layer_norm(x, w, b), layer_norm(d, to(w, Device::cuda()), to(b, Device::cuda())), size * 4.0);
+        Generator generator(4);
+        const Tensor target = randint({m}, 0, n, generator, {i64, Device::cpu()});
+        for (double smoothing : {0.0, 0.1}) {
+          Tensor leaf = x.clone(), dleaf = d.clone();
+          leaf.set_requires_grad();
+          dleaf.set_requires_grad();
+          const Tensor loss = cross_entropy_rows(leaf, target, {.weight = w, .label_smoothing = smoothing});
+          const Tensor dloss = cross_entropy_rows(dleaf, to(target, Device::cuda()),
+                                                  {.weight = to(w, Device::cuda()), .label_smoothing = smoothing});
+          check_sums(loss.detach(), dloss.detach(), abs(loss.detach()) + 16.0);
+          sum(loss).backward();
+          sum(dloss).backward();
+          check_sums(leaf.grad(), dleaf.grad(), abs(leaf.grad()) * 8.0 + 1.0);
+        }
+      }
+}
+
+TEST_CASE("random draws have the CPU's bits", "[parity]") {
+  if (!NeedsCuda()) return;
+  for (std::int64_t n : kSizes)
+    for (DType dtype : {f32, f64, i64, i32, u8, boolean}) {
+      INFO(dtype << " of " << n);
+      const auto draw = [&](Device device, int kind) {
+        Generator g(static_cast<std::uint64_t>(n) + 1);
+        if (kind == 0) return uniform({n}, -1, 3, g, {dtype, device});
+        if (kind == 1) return normal({n}, 1, 2, g, {dtype, device});
+        if (kind == 2) return bernoulli({n}, 0.3, g, {dtype, device});
+        return randint({n}, 0, 2, g, {dtype, device});
+      };
+      for (int kind = 0; kind < 4; ++kind)
+        if (is_floating(dtype) ? kind < 3 : kind >= 2)
+          check_row(draw(Device::cpu(), kind), draw(Device::cuda(), kind), dtype == f64 && kind == 1 ? 4 : 0);
+    }
+}
+
+TEST_CASE("movement by index, sums by index and sorting are the CPU's", "[parity]") {
+  if (!NeedsCuda()) return;
+  for (DType dtype : {f32, f64, i64, i32, u8})
+    for (std::int64_t n : {1, 2, 33, 257, 1500})
+      for (int axis : {0, 1}) {
+        INFO(dtype << ' ' << n << " axis " << axis);
+        const Shape shape = axis == 0 ? Shape{n, 5} : Shape{3, n};
+        const Tensor x = values(shape, dtype, 0, 20, 1), d = to(x, Device::cuda());
+        Generator generator(2);
+        const Tensor index = randint({40}, 0, n, generator, {i64, Device::cpu()}), di = to(index, Device::cuda());
+        check_row(index_select(x, axis, index), index_select(d, axis, di), 0);
+        const Tensor into = randint({n}, 0, 7, generator, {i64, Device::cpu()}), dinto = to(into, Device::cuda());
+        check_row(index_add(x, axis, into, 7), index_add(d, axis, dinto, 7), 0);
+        const Tensor each = randint(shape, 0, n, generator, {i64, Device::cpu()}), deach = to(each, Device::cuda());
+        check_row(gather(x, axis, each), gather(d, axis, deach), 0);
+        check_row(scatter_add(x, axis, each, x), scatter_add(d, axis, deach, d), 0);
+        check_row(sort(x, axis).values, sort(d, axis).values, 0);
+        check_row(sort(x, axis).indices, sort(d, axis).indices, 0);
+        check_row(topk(x, n / 2, axis).indices, topk(d, n / 2, axis).indices, 0);
+        check_row(cat({x, x}, axis), cat({d, d}, axis), 0);
+      }
+}
+
+TEST_CASE("there are at least 1,500 parity rows", "[parity]") {
+  if (!NeedsCuda()) return;
+  INFO(rows << " rows so far: this case counts what ran before it");
+  if (rows > 0) CHECK(rows >= 1500);
+  WARN(rows << " parity rows on " << cuda::device_name());
+}
