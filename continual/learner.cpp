@@ -34,10 +34,9 @@ double Learner::step(Context& context, Batch batch) {
   Tensor loss = mean(cross_entropy_rows(logits, batch.y));
   for (const auto& s : strategies_)
     if (const Tensor extra = s->loss(context, batch, logits); extra.defined()) loss = loss + extra;  // 4. loss
-  const double value = loss.item();
   loss.backward();
-  optimizer_.step();  // 5. gradient transforms, 6. quadratic penalties; masks apply to value and state
-  return value;
+  optimizer_.step();   // 5. gradient transforms, 6. quadratic penalties; masks apply to value and state
+  return loss.item();  // last: a device has the whole step to do while the host waits
 }
 
 double Learner::train_stage(Context& context, const std::vector<int>& tasks) {
