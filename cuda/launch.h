@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include <stet/cuda/device.h>
+#include <stet/tensor/error.h>
 #include <stet/tensor/macros.h>
 
 #if defined(STET_CUDA_SIMULATED)
@@ -48,8 +49,14 @@ template <class... Parameters> void launch(std::string_view op, void (*kernel)(P
   if (launching() == Launching::noting) note_launch();
 }
 
+/// At most as many blocks as a grid takes: for kernels that stride over the rest.
 inline dim3 grid_of(std::int64_t blocks) {
   return dim3(static_cast<unsigned>(std::clamp<std::int64_t>(blocks, 1, kMaxGrid)));
+}
+/// Exactly so many blocks.
+inline dim3 exact_grid(std::string_view op, std::int64_t blocks) {
+  check(blocks <= kMaxGrid, op, "needs ", blocks, " blocks of threads: a grid takes ", kMaxGrid);
+  return grid_of(blocks);
 }
 inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 

@@ -66,6 +66,14 @@ template <class T> void transpose(const Copy& job) {
          static_cast<const T*>(job.in), rows, cols, job.in_stride[r - 1], r == 3 ? job.in_stride[0] : 0, across);
 }
 
+/// Bits are moved, whatever they mean.
+template <std::size_t bytes> void transpose_bits(const Copy& job) {
+  if constexpr (bytes == 1) transpose<std::uint8_t>(job);
+  else if constexpr (bytes == 2) transpose<std::uint16_t>(job);
+  else if constexpr (bytes == 4) transpose<std::uint32_t>(job);
+  else transpose<std::uint64_t>(job);
+}
+
 template <class To, class From> void copy_typed(const Copy& job) {
   To* out = static_cast<To*>(job.out);
   const From* in = static_cast<const From*>(job.in);
@@ -75,17 +83,11 @@ template <class To, class From> void copy_typed(const Copy& job) {
       const auto bytes = static_cast<std::size_t>(job.count) * sizeof(To);
       return check_cuda("copy", cudaMemcpyAsync(out, in, bytes, cudaMemcpyDeviceToDevice, stream()));
     }
-    if (is_transpose(job)) return transpose<To>(job);
+    if (is_transpose(job)) return transpose_bits<sizeof(To)>(job);
   }
   if (flat) return for_each("copy", FlatCopy<To, From>{out, in}, job.count);
-  StridedCopy<To, From> body{out, in, {}};
-  body.layout.rank = job.rank;
-  for (int d = 0; d < job.rank; ++d) {
-    body.layout.size[d] = job.size[d];
-    body.layout.stride[0][d] = job.in_stride[d];
-    body.layout.stride[1][d] = job.out_stride[d];
-  }
-  for_each("copy", body, job.count);
+  const Layout<2> layout(job.rank, job.size, job.count, {job.in_stride, job.out_stride});
+  for_each("copy", StridedCopy<To, From>{out, in, layout}, job.count);
 }
 
 void copy(const Copy& job) {

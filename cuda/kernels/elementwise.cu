@@ -86,13 +86,12 @@ template <class F, int N, class A, class B, class R> void run(const Elementwise&
     using Body = Flat<F, N, A, B, R>;
     return for_each(F::name, Body{out, a, b, c, job.count}, ceil_div(job.count, Body::width));
   }
-  Strided<F, N, A, B, R> body{out, a, b, c, {}};
-  body.layout.rank = job.rank;
-  for (int d = 0; d < job.rank; ++d) {
-    body.layout.size[d] = job.size[d];
-    for (int k = 0; k < N; ++k) body.layout.stride[k][d] = job.stride[k][d];
-  }
-  for_each(F::name, body, job.count);
+  const auto layout = [&] {
+    if constexpr (N == 1) return Layout<N>(job.rank, job.size, job.count, {job.stride[0]});
+    else if constexpr (N == 2) return Layout<N>(job.rank, job.size, job.count, {job.stride[0], job.stride[1]});
+    else return Layout<N>(job.rank, job.size, job.count, {job.stride[0], job.stride[1], job.stride[2]});
+  };
+  for_each(F::name, Strided<F, N, A, B, R>{out, a, b, c, layout()}, job.count);
 }
 
 template <class T> constexpr std::size_t at = static_cast<std::size_t>(dtype_of<T>);

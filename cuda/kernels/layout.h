@@ -1,7 +1,9 @@
 // Offsets of strided operands, and numbers beside tensors.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
+#include <initializer_list>
 
 #include <stet/cuda/launch.h>
 #include <stet/tensor/dims.h>
@@ -11,10 +13,18 @@ namespace stet::cuda {
 /// Row-major positions of an index space as offsets into N operands.
 template <int N> struct Layout {
   int rank = 0;
+  bool wide = false;  // positions need more than 32 bits
   std::int64_t size[kMaxRank];
   std::int64_t stride[N][kMaxRank];
 
-  /// Divisions of 32-bit numbers are several times cheaper than those of 64-bit ones.
+  Layout() = default;
+  Layout(int rank_, const std::int64_t* sizes, std::int64_t count, std::initializer_list<const std::int64_t*> strides)
+      : rank(rank_), wide(count > std::int64_t{0xffffffff}) {
+    std::copy(sizes, sizes + rank, size);
+    int k = 0;
+    for (const std::int64_t* from : strides) std::copy(from, from + rank, stride[k++]);
+  }
+
   template <class Index> __device__ __forceinline__ void offsets_as(std::int64_t position, std::int64_t* out) const {
     for (int k = 0; k < N; ++k) out[k] = 0;
     Index rest = static_cast<Index>(position);
@@ -25,8 +35,9 @@ template <int N> struct Layout {
       rest = above;
     }
   }
+  /// Divisions of 32-bit numbers are several times cheaper than those of 64-bit ones.
   __device__ __forceinline__ void offsets(std::int64_t position, std::int64_t* out) const {
-    if (position >> 32) offsets_as<std::uint64_t>(position, out);
+    if (wide) offsets_as<std::uint64_t>(position, out);
     else offsets_as<std::uint32_t>(position, out);
   }
 };

@@ -54,15 +54,17 @@ template <class Op, class T> __global__ void reduce_columns(Pointer<T> out, Poin
 template <class Op, class T> void lines(const T* in, T* out, std::int64_t outer, std::int64_t n) {
   const std::int64_t pieces = ceil_div(n, kPiece), piece = pieces == 1 ? n : kPiece;
   if (pieces == 1)
-    return launch(Op::name, reduce_lines<Op, T>, grid_of(outer), dim3(threads_for(n)), out, in, n, pieces, piece);
+    return launch(Op::name, reduce_lines<Op, T>, exact_grid(Op::name, outer), dim3(threads_for(n)), out, in, n, pieces,
+                  piece);
   const Scratch partial(Op::name, outer * pieces * static_cast<std::int64_t>(sizeof(T)));
-  launch(Op::name, reduce_lines<Op, T>, grid_of(outer * pieces), dim3(kBlock), partial.as<T>(), in, n, pieces, piece);
+  launch(Op::name, reduce_lines<Op, T>, exact_grid(Op::name, outer * pieces), dim3(kBlock), partial.as<T>(), in, n,
+         pieces, piece);
   lines<Op, T>(partial.as<T>(), out, outer, pieces);
 }
 
 template <class Op, class T> void columns(const T* in, T* out, const Reduce& job) {
   const std::int64_t across = ceil_div(job.inner, kColumns), pieces = ceil_div(job.n, kRowsPerPiece);
-  const dim3 block(kColumns, kRowThreads), grid = grid_of(job.outer * pieces * across);
+  const dim3 block(kColumns, kRowThreads), grid = exact_grid(Op::name, job.outer * pieces * across);
   const std::int64_t piece = pieces == 1 ? job.n : kRowsPerPiece;
   if (pieces == 1)
     return launch(Op::name, reduce_columns<Op, T>, grid, block, out, in, job.n, job.inner, pieces, piece, across);
@@ -121,7 +123,7 @@ __global__ void arg_kernel(Pointer<std::int64_t> out, Pointer<const T> in, std::
 }
 
 template <class T, bool smallest> void arg_reduce(const Reduce& job) {
-  launch(smallest ? "argmin" : "argmax", arg_kernel<T, smallest>, grid_of(job.outer * job.inner),
+  launch(smallest ? "argmin" : "argmax", arg_kernel<T, smallest>, exact_grid("argmax", job.outer * job.inner),
          dim3(threads_for(job.n)), static_cast<std::int64_t*>(job.out), static_cast<const T*>(job.in), job.n,
          job.inner);
 }
@@ -151,8 +153,8 @@ __global__ void cumsum_kernel(Pointer<T> out, Pointer<const T> in, std::int64_t 
 }
 
 template <class T> void cumsum(const Reduce& job) {
-  launch("cumsum", cumsum_kernel<T>, grid_of(job.outer * job.inner), dim3(threads_for(job.n)), static_cast<T*>(job.out),
-         static_cast<const T*>(job.in), job.n, job.inner);
+  launch("cumsum", cumsum_kernel<T>, exact_grid("cumsum", job.outer * job.inner), dim3(threads_for(job.n)),
+         static_cast<T*>(job.out), static_cast<const T*>(job.in), job.n, job.inner);
 }
 
 template <class T> void set(Kernels& table) {

@@ -161,7 +161,7 @@ template <class T> T* out(const Rows& job, int k) { return static_cast<T*>(job.o
 
 template <class... Parameters, class... Arguments>
 void on_rows(std::string_view op, const Rows& job, void (*kernel)(Parameters...), const Arguments&... arguments) {
-  launch(op, kernel, grid_of(job.rows), dim3(threads_for(job.n)), arguments...);
+  launch(op, kernel, exact_grid(op, job.rows), dim3(threads_for(job.n)), arguments...);
 }
 
 template <bool log> void softmax(const Rows& job) {

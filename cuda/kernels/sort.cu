@@ -101,11 +101,11 @@ template <class T> void sort_lines(std::string_view op, const Lines<T>& lines, s
   const Scratch scratch(op, count * padded * static_cast<std::int64_t>(sizeof(std::int64_t)));
   std::int64_t* positions = scratch.as<std::int64_t>();
   const dim3 block(static_cast<unsigned>(std::max<std::int64_t>(width / 2, kWarp)));
-  launch(op, sort_block<T>, grid_of(count * blocks), block, lines, positions, width, blocks, 0, false);
+  launch(op, sort_block<T>, exact_grid(op, count * blocks), block, lines, positions, width, blocks, 0, false);
   for (std::int64_t run = width * 2; run <= padded; run *= 2) {
     for (std::int64_t distance = run / 2; distance >= width; distance /= 2)
       for_each(op, StepBody<T>{lines, positions, padded, run, distance}, count * padded / 2);
-    launch(op, sort_block<T>, grid_of(count * blocks), block, lines, positions, width, blocks, run, true);
+    launch(op, sort_block<T>, exact_grid(op, count * blocks), block, lines, positions, width, blocks, run, true);
   }
   for_each(op, TakeBody<T>{lines, positions, padded, k, values, indices}, outer * k * lines.inner);
 }

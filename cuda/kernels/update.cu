@@ -105,7 +105,7 @@ template <class Rule, class T, int Capacity> void launch_group(const Update* con
     entries.at[i] = entry_of<T>(*jobs[i], blocks);
     blocks += ceil_div(jobs[i]->count, kSpan);
   }
-  launch(Rule::name, update_kernel<Rule, T, Capacity>, grid_of(blocks), dim3(kBlock), entries);
+  launch(Rule::name, update_kernel<Rule, T, Capacity>, exact_grid(Rule::name, blocks), dim3(kBlock), entries);
 }
 
 /// Jobs that one launch may take: same dtype and coefficients. The penalty's strength is each job's own.
