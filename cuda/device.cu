@@ -1,5 +1,4 @@
 // Devices, streams, errors, transfers, and the kernel table.
-#include <cstring>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -28,25 +27,22 @@ const Devices& devices() {
 }
 
 struct DeviceState {
+  std::once_flag made;
   cudaStream_t stream = nullptr;
-  Complaint* complaint = nullptr;  // device memory
-  bool may_complain = false;       // a kernel that checks indices was launched since the last look
+  Complaint* complaint = nullptr;         // device memory
+  std::atomic<bool> may_complain{false};  // a kernel that checks indices was launched since the last look
 };
 
 thread_local int current_device = -1;
 
 DeviceState& state() {
   static DeviceState states[kMaxDevices];
-  static std::mutex mutex;
   DeviceState& s = states[std::max(current_device, 0)];
-  if (s.stream) return s;
-  const std::lock_guard lock(mutex);
-  if (s.stream) return s;
-  cudaStream_t fresh = nullptr;
-  check_cuda("cuda", cudaStreamCreateWithFlags(&fresh, cudaStreamNonBlocking));
-  check_cuda("cuda", cudaMalloc(reinterpret_cast<void**>(&s.complaint), sizeof(Complaint)));
-  check_cuda("cuda", cudaMemsetAsync(s.complaint, 0, sizeof(Complaint), fresh));
-  s.stream = fresh;
+  std::call_once(s.made, [&s] {
+    check_cuda("cuda", cudaStreamCreateWithFlags(&s.stream, cudaStreamNonBlocking));
+    check_cuda("cuda", cudaMalloc(reinterpret_cast<void**>(&s.complaint), sizeof(Complaint)));
+    check_cuda("cuda", cudaMemsetAsync(s.complaint, 0, sizeof(Complaint), s.stream));
+  });
   return s;
 }
 
@@ -144,12 +140,15 @@ Scratch::Scratch(std::string_view op, std::int64_t bytes) : data_(allocate(bytes
   if (!data_) fail<OutOfMemory>(op, "the device has no memory for ", bytes, " bytes of scratch");
 }
 
-Counters& count() {
-  static Counters counters;
-  return counters;
+Counting& count() {
+  static Counting counting;
+  return counting;
 }
 
-Counters counters() { return count(); }
+Counters counters() {
+  const Counting& c = count();
+  return {c.launches, c.synchronizations, c.transfers, c.allocations, c.held_bytes};
+}
 bool available() { return devices().count > 0; }
 int device_count() { return devices().count; }
 

@@ -4,6 +4,7 @@
 
 #include <cuda_runtime.h>
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <string_view>
@@ -76,7 +77,10 @@ void replace_launch(std::string_view op, dim3 grid, dim3 block, std::function<vo
 void replace_launch(std::string_view op, cudaKernelNodeParams parameters);
 #endif
 
-/// Counters, written by the files that do the counted thing.
-Counters& count();
+/// The public counters as they are kept, written by the files that do the counted thing.
+struct Counting {
+  std::atomic<std::int64_t> launches{0}, synchronizations{0}, transfers{0}, allocations{0}, held_bytes{0};
+};
+Counting& count();
 
 }  // namespace stet::cuda
