@@ -145,7 +145,7 @@ Fiber* successor() {
     if (m.waiting[next]) return --m.runnable_count, wake(next);
     return m.idle_count ? m.idle[--m.idle_count] : make_fiber(run_threads);
   }
-  if (m.exited < m.threads) deadlock();
+  if (m.exited < m.threads && !m.error) deadlock();
   for (unsigned t = 0; t < m.threads; ++t)
     if (m.waiting[t]) return wake(t);
   return &m.host;
