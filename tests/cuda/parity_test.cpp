@@ -292,9 +292,10 @@ TEST_CASE("random draws have the CPU's bits", "[parity]") {
         if (kind == 0) return uniform({n}, -1, 3, g, {dtype, device});
         if (kind == 1) return normal({n}, 1, 2, g, {dtype, device});
         if (kind == 2) return bernoulli({n}, 0.3, g, {dtype, device});
-        return randint({n}, 0, 2, g, {dtype, device});
+        if (kind == 3) return randint({n}, 0, 2, g, {dtype, device});
+        return compute::random(Draw::bits, {n}, g, {dtype, device}, 0, 0);
       };
-      for (int kind = 0; kind < 4; ++kind)
+      for (int kind = 0; kind < 5; ++kind)
         if (is_floating(dtype) ? kind < 3 : kind >= 2)
           check_row(draw(Device::cpu(), kind), draw(Device::cuda(), kind), dtype == f64 && kind == 1 ? 4 : 0);
     }

@@ -40,4 +40,14 @@ TEST_CASE("Memory of the host is no operand of a kernel") {
              Contains("host pointer where a device pointer belongs"));
   CHECK(sum(ones({40})).item() == 40);
 }
+
+TEST_CASE("Memory of a tensor that is gone is no operand either") {
+  const DefaultDevice device(Device::cuda());
+  float* gone = nullptr;
+  {
+    const Tensor x = zeros({40});
+    gone = static_cast<float*>(x.raw_mutable());
+  }
+  CHECK_THAT(test::message_of([&] { cuda::for_each("shift", Beyond{gone}, 4); }), Contains("freed memory"));
+}
 #endif
