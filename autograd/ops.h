@@ -161,6 +161,8 @@ Tensor embedding(const Tensor& w, const Tensor& index);
 
 /// (x - mean) / sqrt(var + eps) * weight + bias over the last axis; weight and bias (n,) may be undefined.
 Tensor layer_norm(const Tensor& x, const Tensor& weight = {}, const Tensor& bias = {}, double eps = 1e-5);
+/// x / sqrt(mean(x^2) + eps) * weight over the last axis; weight (n,) may be undefined (Zhang & Sennrich 2019).
+Tensor rms_norm(const Tensor& x, const Tensor& weight = {}, double eps = 1e-6);
 
 struct CrossEntropyOptions {
   Tensor weight = {};  ///< (classes,)

@@ -49,6 +49,40 @@ struct LayerNormDerivative {
   }
 };
 
+struct RmsNormDerivative {
+  static constexpr std::string_view name = "rms_norm";
+  Saved x, weight;
+  Tensor rstd;  // (rows,)
+  double eps;
+
+  Tensor normalized(const Tensor& in) const {
+    Shape shape = in.shape();
+    shape[shape.size() - 1] = 1;
+    return in * reshape(rstd, shape);
+  }
+  void operator()(Backward& pass) const {
+    const Tensor &g = pass.grad(), &in = pass.get(x);
+    const Tensor w = weight.defined() ? pass.get(weight) : Tensor();
+    if (grad_enabled()) return composed(pass, g, in, w);
+    if (pass.needs(0)) pass.give(0, compute::rms_norm_grad(g, in, w, rstd));
+    if (pass.needs(1)) pass.give(1, sum(reshape(g * normalized(in), {-1, in.shape().back()}), {0}));
+  }
+  /// dx = rstd (gw - xhat mean(gw xhat)) as a function of x, so that it can be differentiated again.
+  void composed(Backward& pass, const Tensor& g, const Tensor& in, const Tensor& w) const {
+    const Tensor scale = rsqrt(mean(square(in), {-1}, true) + eps), xhat = in * scale;
+    if (pass.needs(0)) {
+      const Tensor gw = w.defined() ? g * w : g;
+      pass.give(0, scale * (gw - xhat * mean(gw * xhat, {-1}, true)));
+    }
+    if (pass.needs(1)) pass.give(1, sum(reshape(g * xhat, {-1, in.shape().back()}), {0}));
+  }
+  Tensor per_sample(int input, const Shape&, const Tensor& g, std::int64_t begin, std::int64_t end) const {
+    if (input == 0) return {};
+    const Tensor mine = slice(g * normalized(x.get(name)), 0, begin, end);
+    return sum(reshape(mine, {end - begin, -1, g.shape().back()}), {1});
+  }
+};
+
 struct CrossEntropyDerivative {
   static constexpr std::string_view name = "cross_entropy";
   Saved logits;
@@ -121,6 +155,20 @@ Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, dou
   auto [y, mean, rstd] = compute::layer_norm(x, w, b, eps, keep);
   return record(std::move(y), {&x, &weight, &bias}, [&, m = mean, r = rstd] {
     return LayerNormDerivative{Saved(x, 0), Saved(weight, 1), m, r, eps};
+  });
+}
+
+Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
+  check(x.rank() >= 1, "rms_norm", "needs at least one axis, got shape ", x.shape());
+  if (weight.defined()) {
+    check(weight.shape() == Shape{x.shape().back()} && weight.dtype() == x.dtype(), "rms_norm", "weight ",
+          weight.dtype(), " ", weight.shape(), " for x ", x.dtype(), " ", x.shape());
+    compute::check_same_device("rms_norm", x, weight);
+  }
+  check(eps >= 0, "rms_norm", "eps ", eps, " is negative");
+  auto [y, rstd] = compute::rms_norm(x, weight, eps, records({&x, &weight}));
+  return record(std::move(y), {&x, &weight}, [&, r = rstd] {
+    return RmsNormDerivative{Saved(x, 0), Saved(weight, 1), r, eps};
   });
 }
 

@@ -78,6 +78,25 @@ Tensor LayerNorm::operator()(const Tensor& x) const {
   return layer_norm(x, value_or_nothing(weight), value_or_nothing(bias), options_.eps);
 }
 
+RMSNorm::RMSNorm(Module* parent, std::string name, std::int64_t width, RMSNormOptions options)
+    : Module(parent, std::move(name)), width_(width), options_(options) {
+  make_affine();
+}
+
+RMSNorm::RMSNorm(std::int64_t width, RMSNormOptions options) : width_(width), options_(options) { make_affine(); }
+
+void RMSNorm::make_affine() {
+  check(width_ >= 1, "RMSNorm", "'", path(), "' over ", width_, " features");
+  check(options_.eps >= 0, "RMSNorm", "eps ", options_.eps, " is negative");
+  if (options_.affine) weight.emplace(this, "weight", ones({width_}));
+}
+
+Tensor RMSNorm::operator()(const Tensor& x) const {
+  check(x.rank() >= 1 && x.shape().back() == width_, "RMSNorm", "'", path(), "' got ", x.shape(),
+        ": the last axis must be ", width_);
+  return rms_norm(x, value_or_nothing(weight), options_.eps);
+}
+
 Dropout::Dropout(Module* parent, std::string name, double p)
     : Module(parent, std::move(name)),
       generator(this, "generator", as_tensor(init::generator(*this, "generator").state())),

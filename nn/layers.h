@@ -68,6 +68,28 @@ class LayerNorm : public Module {
   LayerNormOptions options_;
 };
 
+struct RMSNormOptions {
+  double eps = 1e-6;
+  bool affine = true;  ///< learn a weight (starts at 1)
+};
+
+/// x / sqrt(mean(x^2) + eps) * weight over the last axis (Zhang & Sennrich 2019).
+class RMSNorm : public Module {
+ public:
+  RMSNorm(Module* parent, std::string name, std::int64_t width, RMSNormOptions options = {});
+  explicit RMSNorm(std::int64_t width, RMSNormOptions options = {});
+
+  /// x (..., width) -> the same shape.
+  Tensor operator()(const Tensor& x) const;
+
+  std::optional<Parameter> weight;  ///< (width,)
+
+ private:
+  void make_affine();
+  std::int64_t width_;
+  RMSNormOptions options_;
+};
+
 /// Sets elements to zero with probability p and scales the others by 1 / (1 - p) (Srivastava et al. 2014).
 /// Passes its input on in evaluation mode. The random stream is the layer's own and is saved with the model.
 class Dropout : public Module {

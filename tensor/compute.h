@@ -77,6 +77,11 @@ struct LayerNorm {
 };
 LayerNorm layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps, bool keep_statistics);
 Tensor layer_norm_grad(const Tensor& g, const Tensor& x, const Tensor& weight, const Tensor& mean, const Tensor& rstd);
+struct RmsNorm {
+  Tensor y, rstd;
+};
+RmsNorm rms_norm(const Tensor& x, const Tensor& weight, double eps, bool keep_statistics);
+Tensor rms_norm_grad(const Tensor& g, const Tensor& x, const Tensor& weight, const Tensor& rstd);
 
 // Random numbers.
 /// Takes one draw from the generator, which must outlive a recording that this becomes part of.

@@ -190,4 +190,32 @@ Tensor layer_norm_grad(const Tensor& g, const Tensor& x, const Tensor& weight, c
   return out;
 }
 
+RmsNorm rms_norm(const Tensor& x, const Tensor& weight, double eps, bool keep_statistics) {
+  const Tensor in = contiguous(x), w = weight.defined() ? contiguous(weight) : weight;
+  Rows job = rows_of(in, "rms_norm");
+  RmsNorm out{empty(x.shape(), x.options()), {}};
+  if (keep_statistics) {
+    out.rstd = empty({job.rows}, x.options());
+    job.out[1] = out.rstd.raw_mutable();
+  }
+  job.in[1] = raw_or_null(w);
+  job.out[0] = out.y.raw_mutable();
+  job.scalar[0] = eps;
+  if (job.rows) kernels(x.device()).rms_norm(job);
+  return out;
+}
+
+Tensor rms_norm_grad(const Tensor& g, const Tensor& x, const Tensor& weight, const Tensor& rstd) {
+  const Tensor grad = contiguous(g), in = contiguous(x), w = weight.defined() ? contiguous(weight) : weight;
+  Rows job = rows_of(in, "rms_norm");
+  Tensor out = empty(x.shape(), x.options());
+  job.in[0] = grad.raw();
+  job.in[1] = in.raw();
+  job.in[2] = raw_or_null(w);
+  job.in[3] = rstd.raw();
+  job.out[0] = out.raw_mutable();
+  if (job.rows) kernels(x.device()).rms_norm_grad(job);
+  return out;
+}
+
 }  // namespace stet::compute

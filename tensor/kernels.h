@@ -145,6 +145,8 @@ struct Kernels {
   Fn<Rows> logsumexp = nullptr;        // in x; out (rows,)
   Fn<Rows> layer_norm = nullptr;       // in x, weight?, bias?; scalar eps; out y, mean?, rstd?
   Fn<Rows> layer_norm_grad = nullptr;  // in g, x, weight?, mean, rstd; out dx
+  Fn<Rows> rms_norm = nullptr;         // in x, weight?; scalar eps; out y, rstd?
+  Fn<Rows> rms_norm_grad = nullptr;    // in g, x, weight?, rstd; out dx
   Fn<Rows> cross_entropy = nullptr;    // in x, target (i64), weight?; scalar smoothing, ignore; out loss, lse - max x
   Fn<Rows> cross_entropy_grad = nullptr;  // in x, target, weight?, lse - max x, g (rows,); same scalars; out dx
 

@@ -1,4 +1,4 @@
-// Fused operations on rows, a block for each: softmax, logsumexp, layer norm, cross-entropy from logits. Same
+// Fused operations on rows, a block for each: softmax, logsumexp, layer and RMS norm, cross-entropy from logits. Same
 // formulas as tensor/cpu/kernels/rows.cpp; sums run over the block's threads.
 #include <stet/cuda/kernels/block.h>
 
@@ -101,6 +101,43 @@ template <class T> __global__ void layer_norm_grad_kernel(LayerNormGradJob<T> jo
   row.each([&](std::int64_t i) { dx[i] = rstd * (gw(i) - a - (x[i] - mean) * rstd * b); });
 }
 
+template <class T> struct RmsNormJob {
+  std::int64_t n;
+  T eps;
+  Pointer<const T> x, weight;
+  Pointer<T> y, rstd;
+};
+
+template <class T> __global__ void rms_norm_kernel(RmsNormJob<T> job) {
+  STET_SHARED(T, scratch, kWarp);
+  const auto row = row_of<T>(job.n, scratch);
+  const Pointer<const T> x = job.x + blockIdx.x * job.n;
+  const Pointer<T> y = job.y + blockIdx.x * job.n;
+  const T square = row.sum([=](std::int64_t i) { return x[i] * x[i]; }) * (T(1) / static_cast<T>(job.n));
+  const T rstd = T(1) / math::sqrt(square + job.eps);
+  row.each([&](std::int64_t i) { y[i] = job.weight ? x[i] * rstd * job.weight[i] : x[i] * rstd; });
+  if (threadIdx.x == 0 && job.rstd) job.rstd[blockIdx.x] = rstd;
+}
+
+template <class T> struct RmsNormGradJob {
+  std::int64_t n;
+  Pointer<const T> g, x, weight, rstd;
+  Pointer<T> dx;
+};
+
+/// dx = rstd (gw - xhat mean(gw xhat)), gw = g * weight.
+template <class T> __global__ void rms_norm_grad_kernel(RmsNormGradJob<T> job) {
+  STET_SHARED(T, scratch, kWarp);
+  const auto row = row_of<T>(job.n, scratch);
+  const std::int64_t base = blockIdx.x * job.n;
+  const Pointer<const T> g = job.g + base, x = job.x + base;
+  const Pointer<T> dx = job.dx + base;
+  const T rstd = job.rstd[blockIdx.x];
+  const auto gw = [&](std::int64_t i) { return job.weight ? g[i] * job.weight[i] : g[i]; };
+  const T b = row.sum([&](std::int64_t i) { return gw(i) * (x[i] * rstd); }) * (T(1) / static_cast<T>(job.n));
+  row.each([&](std::int64_t i) { dx[i] = rstd * (gw(i) - x[i] * rstd * b); });
+}
+
 template <class T> struct CrossEntropyJob {
   std::int64_t n;
   T smoothing;
@@ -187,6 +224,17 @@ template <class T> void layer_norm_grad(const Rows& job) {
                               out<T>(job, 0)});
 }
 
+template <class T> void rms_norm(const Rows& job) {
+  on_rows("rms_norm", job, rms_norm_kernel<T>,
+          RmsNormJob<T>{job.n, static_cast<T>(job.scalar[0]), in<T>(job, 0), in<T>(job, 1), out<T>(job, 0),
+                        out<T>(job, 1)});
+}
+
+template <class T> void rms_norm_grad(const Rows& job) {
+  on_rows("rms_norm", job, rms_norm_grad_kernel<T>,
+          RmsNormGradJob<T>{job.n, in<T>(job, 0), in<T>(job, 1), in<T>(job, 2), in<T>(job, 3), out<T>(job, 0)});
+}
+
 template <class T> CrossEntropyJob<T> cross_entropy_job(const Rows& job, bool gradient) {
   return {job.n,
           static_cast<T>(job.scalar[0]),
@@ -221,6 +269,8 @@ void fill_rows(Kernels& table) {
   table.logsumexp = either<logsumexp<float>, logsumexp<double>>;
   table.layer_norm = either<layer_norm<float>, layer_norm<double>>;
   table.layer_norm_grad = either<layer_norm_grad<float>, layer_norm_grad<double>>;
+  table.rms_norm = either<rms_norm<float>, rms_norm<double>>;
+  table.rms_norm_grad = either<rms_norm_grad<float>, rms_norm_grad<double>>;
   table.cross_entropy = either<cross_entropy<float>, cross_entropy<double>>;
   table.cross_entropy_grad = either<cross_entropy_grad<float>, cross_entropy_grad<double>>;
 }

@@ -42,6 +42,13 @@ void equal_functions(const Function& fused, const Function& composed, const std:
 
 }  // namespace
 
+TEST_CASE("rms_norm equals its composition", "[fused]") {
+  for (const Shape& shape : {Shape{4, 6}, Shape{2, 3, 37}, Shape{1, 1100}})
+    equal_functions([](const auto& v) { return rms_norm(v[0], v[1], 1e-3); },
+                    [](const auto& v) { return v[0] / sqrt(mean(square(v[0]), {-1}, true) + 1e-3) * v[1]; },
+                    {spread(shape, -2, 2, 1), spread({shape.back()}, 0.5, 1.5, 2)});
+}
+
 TEST_CASE("layer_norm equals its composition", "[fused]") {
   for (const Shape& shape : {Shape{4, 6}, Shape{2, 3, 37}, Shape{1, 1100}}) {
     const std::int64_t n = shape.back();

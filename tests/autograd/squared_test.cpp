@@ -71,6 +71,12 @@ TEST_CASE("squared gradients of sequences: squares of sums, not sums of squares"
   same_as_loop(f, spread({3, 6, 4}, -1, 1, 5), {w, b, gamma, beta});
 }
 
+TEST_CASE("squared gradients of an rms norm", "[squared]") {
+  const Tensor w = leaf({5, 4}, -1, 1, 1), gamma = leaf({5}, 0.5, 1.5, 3);
+  const Losses f = [&](const Tensor& x) { return sum(square(rms_norm(tanh(linear(x, w)), gamma)) * 0.3, {1, 2}); };
+  same_as_loop(f, spread({3, 6, 4}, -1, 1, 5), {w, gamma});
+}
+
 TEST_CASE("squared gradients of matmul, scale and shift", "[squared]") {
   const Tensor w = leaf({4, 3}, -1, 1, 1), scale = leaf({3}, 0.5, 1, 2), shift = leaf({1, 3}, -1, 1, 3);
   same_as_loop([&](const Tensor& x) { return sum(square(matmul(x, w) * scale + shift), {1}); },

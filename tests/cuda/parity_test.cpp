@@ -265,6 +265,15 @@ TEST_CASE("row operations agree with the CPU's", "[parity]") {
         check_sums(logsumexp(x), logsumexp(d), abs(logsumexp(x)) + 8.0);
         const Tensor w = values({n}, dtype, 0.5, 2, 2), b = values({n}, dtype, -1, 1, 3);
         check_sums(layer_norm(x, w, b), layer_norm(d, to(w, Device::cuda()), to(b, Device::cuda())), size * 4.0);
+        check_sums(rms_norm(x, w), rms_norm(d, to(w, Device::cuda())), size * 4.0);
+        for (const bool weighted : {true, false}) {
+          Tensor leaf = x.clone(), dleaf = d.clone();
+          leaf.set_requires_grad();
+          dleaf.set_requires_grad();
+          sum(rms_norm(leaf, weighted ? w : Tensor(), 0.1) * b).backward();
+          sum(rms_norm(dleaf, weighted ? to(w, Device::cuda()) : Tensor(), 0.1) * to(b, Device::cuda())).backward();
+          check_sums(leaf.grad(), dleaf.grad(), abs(leaf.grad()) + 16.0);
+        }
         Generator generator(4);
         const Tensor target = randint({m}, 0, n, generator, {i64, Device::cpu()});
         for (double smoothing : {0.0, 0.1}) {

@@ -188,6 +188,7 @@ TEST_CASE("forty kinds of misuse say what is wrong", "[tensor][misuse]") {
   says([&] { topk(i, 4); }, "[topk] k = 4 of an axis of 3 elements");
   says([&] { softmax(i); }, "[softmax] needs f32 or f64, got i64");
   says([&] { layer_norm(a, zeros({2})); }, "[layer_norm] weight or bias f32 (2,) for x f32 (2, 3)");
+  says([&] { rms_norm(a, zeros({2})); }, "[rms_norm] weight f32 (2,) for x f32 (2, 3)");
   says([&] { cross_entropy_rows(a, i); }, "[cross_entropy] target (3,) for logits (2, 3): expected (2,)");
   says(
       [&] {

@@ -73,6 +73,7 @@ std::vector<Tensor> every_operation() {
                           matmul(d, transpose(d)),
                           linear(x, w, spread({500}, -1, 1, 6, f32), Activation::relu),
                           layer_norm(x, spread({700}, 0, 1, 7, f32)),
+                          rms_norm(x, spread({700}, 0, 1, 7, f32)),
                           cat({x, y}, 1),
                           index_select(x, 1, arange(350) * 2.0),
                           index_add(x, 0, cast(spread({300}, 0, 50, 8), i64), 50),

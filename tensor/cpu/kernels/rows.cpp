@@ -1,4 +1,4 @@
-// Fused operations on rows: softmax, logsumexp, layer norm, cross-entropy from logits. A row stays in cache
+// Fused operations on rows: softmax, logsumexp, layer and RMS norm, cross-entropy from logits. A row stays in cache
 // between its passes; sums follow the fixed tree of tree.h.
 #include <stet/tensor/cpu/kernels/tree.h>
 
@@ -95,6 +95,37 @@ template <class T> void layer_norm_grad_rows(const Rows& job) {
   });
 }
 
+template <class T> void rms_norm_rows(const Rows& job) {
+  const T* weight = static_cast<const T*>(job.in[1]);
+  T* rstd_out = static_cast<T*>(job.out[1]);
+  const T eps = static_cast<T>(job.scalar[0]), over_n = T(1) / static_cast<T>(job.n);
+  for_rows(job, [&](std::int64_t row) {
+    const T* __restrict x = static_cast<const T*>(job.in[0]) + row * job.n;
+    T* __restrict y = static_cast<T*>(job.out[0]) + row * job.n;
+    const T square = reduce_tree<Sum, T>(0, job.n, [=](std::int64_t i) { return x[i] * x[i]; }) * over_n;
+    const T rstd = T(1) / math::sqrt(square + eps);
+    for (std::int64_t i = 0; i < job.n; ++i) y[i] = x[i] * rstd;
+    if (weight)
+      for (std::int64_t i = 0; i < job.n; ++i) y[i] = y[i] * weight[i];
+    if (rstd_out) rstd_out[row] = rstd;
+  });
+}
+
+/// dx = rstd (gw - xhat mean(gw xhat)), gw = g * weight.
+template <class T> void rms_norm_grad_rows(const Rows& job) {
+  const T *weight = static_cast<const T*>(job.in[2]), *rstds = static_cast<const T*>(job.in[3]);
+  const T over_n = T(1) / static_cast<T>(job.n);
+  for_rows(job, [&](std::int64_t row) {
+    const T* __restrict g = static_cast<const T*>(job.in[0]) + row * job.n;
+    const T* __restrict x = static_cast<const T*>(job.in[1]) + row * job.n;
+    T* __restrict dx = static_cast<T*>(job.out[0]) + row * job.n;
+    const T rstd = rstds[row];
+    for (std::int64_t i = 0; i < job.n; ++i) dx[i] = weight ? g[i] * weight[i] : g[i];
+    const T b = reduce_tree<Sum, T>(0, job.n, [=](std::int64_t i) { return dx[i] * (x[i] * rstd); }) * over_n;
+    for (std::int64_t i = 0; i < job.n; ++i) dx[i] = rstd * (dx[i] - x[i] * rstd * b);
+  });
+}
+
 /// loss = (1 - s) w_t (lse - x_t) + s / n sum_c w_c (lse - x_c); 0 for an ignored row. The largest logit is
 /// taken out of lse and x apart, since their difference would round to the size of the logits.
 template <class T> void cross_entropy_rows(const Rows& job) {
@@ -164,6 +195,8 @@ void fill_rows(Kernels& table) {
   table.logsumexp = either<logsumexp_rows<float>, logsumexp_rows<double>>;
   table.layer_norm = either<layer_norm_rows<float>, layer_norm_rows<double>>;
   table.layer_norm_grad = either<layer_norm_grad_rows<float>, layer_norm_grad_rows<double>>;
+  table.rms_norm = either<rms_norm_rows<float>, rms_norm_rows<double>>;
+  table.rms_norm_grad = either<rms_norm_grad_rows<float>, rms_norm_grad_rows<double>>;
   table.cross_entropy = either<cross_entropy_rows<float>, cross_entropy_rows<double>>;
   table.cross_entropy_grad = either<cross_entropy_grad_rows<float>, cross_entropy_grad_rows<double>>;
 }
