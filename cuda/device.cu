@@ -101,6 +101,7 @@ Kernels make_table() {
   fill_copy(table);
   fill_reduce(table);
   fill_rows(table);
+  fill_attention(table);
   fill_indexing(table);
   fill_sort(table);
   fill_random(table);

@@ -54,6 +54,7 @@ void fill_elementwise(Kernels& table);
 void fill_copy(Kernels& table);
 void fill_reduce(Kernels& table);
 void fill_rows(Kernels& table);
+void fill_attention(Kernels& table);
 void fill_indexing(Kernels& table);
 void fill_sort(Kernels& table);
 void fill_random(Kernels& table);

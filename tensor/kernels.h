@@ -75,6 +75,35 @@ struct Rows {
   double scalar[2] = {};
 };
 
+/// A mask that broadcasts over (batch, heads, rows, keys); null where there is none.
+struct AttentionMask {
+  const void* data = nullptr;
+  std::int64_t stride[4] = {};
+};
+
+/// softmax(scale q k^T + bias) v without ever holding more of the rows x keys matrix than a tile. q, out, g and dq
+/// are (batch, heads, rows, width), k and dk (batch, kv_heads, keys, width), v and dv (batch, kv_heads, keys,
+/// value_width), out and g (batch, heads, rows, value_width); heads is a multiple of kv_heads. Strides are those of
+/// batch, head and row; an element's neighbours along the width stand next to it. A row without keys gives 0.
+struct Attention {
+  struct Operand {
+    void* data = nullptr;
+    std::int64_t stride[3] = {};
+  };
+  DType dtype;
+  std::int64_t batch, heads, kv_heads, rows, keys, width, value_width;
+  double scale = 1;
+  bool causal = false;    ///< row i sees keys up to i + keys - rows
+  AttentionMask keep[2];  ///< bool: where all hold, the row sees the key
+  AttentionMask bias;     ///< added to the scores
+  double dropout = 0;     ///< share of the probabilities that are set to zero; the others are scaled up
+  RandomKey key{};        ///< of the dropout: element ((batch, head), row, key) of one draw
+  Operand q, k, v, out;
+  void* log_sum = nullptr;  ///< (batch, heads, rows): log of the sum of exp(scores), -inf for a row without keys
+  Operand g, dq, dk, dv;    ///< for the gradient; dq, or both dk and dv, may be null
+  void* delta = nullptr;    ///< (batch, heads, rows): scratch of the gradient
+};
+
 /// Data movement by index along one axis: a table of (outer, n, inner) elements of `size` bytes each.
 struct Indexing {
   DType dtype;
@@ -148,7 +177,9 @@ struct Kernels {
   Fn<Rows> rms_norm = nullptr;         // in x, weight?; scalar eps; out y, rstd?
   Fn<Rows> rms_norm_grad = nullptr;    // in g, x, weight?, rstd; out dx
   Fn<Rows> cross_entropy = nullptr;    // in x, target (i64), weight?; scalar smoothing, ignore; out loss, lse - max x
-  Fn<Rows> cross_entropy_grad = nullptr;  // in x, target, weight?, lse - max x, g (rows,); same scalars; out dx
+  Fn<Rows> cross_entropy_grad = nullptr;   // in x, target, weight?, lse - max x, g (rows,); same scalars; out dx
+  Fn<Attention> attention = nullptr;       // q, k, v -> out, log_sum?
+  Fn<Attention> attention_grad = nullptr;  // q, k, v, out, log_sum, g -> dq?, dk and dv?; delta is scratch
 
   // Memory. alloc returns null when there is none left.
   void* (*alloc)(std::int64_t bytes) = nullptr;

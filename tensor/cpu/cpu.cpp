@@ -22,6 +22,7 @@ namespace stet::cpu {
   void fill_binary(Kernels&);                                                                                  \
   void fill_reduce(Kernels&);                                                                                  \
   void fill_rows(Kernels&);                                                                                    \
+  void fill_attention(Kernels&);                                                                               \
   void fill_random(Kernels&);                                                                                  \
   void fill_update(Kernels&);                                                                                  \
   template <class T> void bias_activation(T*, std::int64_t, std::int64_t, std::int64_t, const T*, Activation); \
@@ -44,6 +45,7 @@ struct Choice {
     isa::fill_binary(choice.table);                                                                   \
     isa::fill_reduce(choice.table);                                                                   \
     isa::fill_rows(choice.table);                                                                     \
+    isa::fill_attention(choice.table);                                                                \
     isa::fill_random(choice.table);                                                                   \
     isa::fill_update(choice.table);                                                                   \
     choice.gemm = {isa::bias_activation<float>, isa::bias_activation<double>, isa::small_gemm_serves, \

@@ -13,6 +13,7 @@ void fill_unary(Kernels& table);
 void fill_binary(Kernels& table);
 void fill_reduce(Kernels& table);
 void fill_rows(Kernels& table);
+void fill_attention(Kernels& table);
 void fill_random(Kernels& table);
 void fill_update(Kernels& table);
 /// C (rows, cols; ldc) = act(C + bias): the epilogue of a GEMM tile.

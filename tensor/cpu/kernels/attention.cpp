@@ -1,0 +1,276 @@
+// Attention by tiles (Dao et al. 2022, "FlashAttention"): a block of rows meets one block of keys after another and
+// keeps, for each row, the largest score so far and the sum of exponentials relative to it. The gradient computes the
+// probabilities again from the scores and the logarithm of that sum. Every output element is written by one piece of
+// work, whose order of sums depends on the shape alone.
+#include <stet/tensor/cpu/kernels/tree.h>
+
+namespace stet::cpu::STET_ISA {
+namespace {
+
+constexpr std::int64_t kRows = 64, kKeys = 64;
+
+inline std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+inline std::int64_t most(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
+
+/// A block of rows of one head and a block of keys.
+struct Block {
+  std::int64_t batch, head, row, rows, key, keys;
+};
+
+template <class T> inline T* start(const Attention::Operand& x, std::int64_t b, std::int64_t h, std::int64_t row) {
+  return static_cast<T*>(x.data) + b * x.stride[0] + h * x.stride[1] + row * x.stride[2];
+}
+
+/// C (m, n) (+)= op(A) op(B).
+inline void multiply(bool ta, bool tb, bool accumulate, std::int64_t m, std::int64_t n, std::int64_t k, const float* a,
+                     std::int64_t lda, const float* b, std::int64_t ldb, float* c, std::int64_t ldc) {
+  Gemm job{};
+  job.dtype = DType::f32;
+  job.transpose_a = ta;
+  job.transpose_b = tb;
+  job.accumulate = accumulate;
+  job.m = m;
+  job.n = n;
+  job.k = k;
+  job.lda = lda;
+  job.ldb = ldb;
+  job.ldc = ldc;
+  small_gemm(job, a, b, c, m, n);
+}
+
+void multiply(bool ta, bool tb, bool accumulate, std::int64_t m, std::int64_t n, std::int64_t k, const double* a,
+              std::int64_t lda, const double* b, std::int64_t ldb, double* c, std::int64_t ldc) {
+  for (std::int64_t i = 0; i < m; ++i) {
+    double* __restrict row = c + i * ldc;
+    if (tb) {
+      const double* x = a + i * lda;
+      for (std::int64_t j = 0; j < n; ++j) {
+        const double* y = b + j * ldb;
+        const double dot = reduce_tree<Sum, double>(0, k, [=](std::int64_t p) { return x[p] * y[p]; });
+        row[j] = accumulate ? row[j] + dot : dot;
+      }
+      continue;
+    }
+    if (!accumulate)
+      for (std::int64_t j = 0; j < n; ++j) row[j] = 0;
+    for (std::int64_t p = 0; p < k; ++p) {
+      const double factor = ta ? a[p * lda + i] : a[i * lda + p];
+      const double* __restrict y = b + p * ldb;
+      for (std::int64_t j = 0; j < n; ++j) row[j] += factor * y[j];
+    }
+  }
+}
+
+template <class T> inline void clear(T* x, std::int64_t rows, std::int64_t width, std::int64_t stride) {
+  for (std::int64_t i = 0; i < rows; ++i)
+    for (std::int64_t c = 0; c < width; ++c) x[i * stride + c] = T(0);
+}
+
+/// Keys that a block of rows can see at all: [0, result).
+inline std::int64_t keys_seen(const Attention& job, std::int64_t last_row) {
+  return job.causal ? most(0, least(job.keys, last_row + 1 + job.keys - job.rows)) : job.keys;
+}
+
+template <class T> void apply_masks(const Attention& job, const Block& at, T* s) {
+  const T hidden = T(-__builtin_inf());
+  const auto offset = [&](const AttentionMask& mask, std::int64_t row) {
+    return at.batch * mask.stride[0] + at.head * mask.stride[1] + row * mask.stride[2] + at.key * mask.stride[3];
+  };
+  for (std::int64_t i = 0; i < at.rows; ++i) {
+    T* __restrict line = s + i * kKeys;
+    if (job.bias.data) {
+      const T* bias = static_cast<const T*>(job.bias.data) + offset(job.bias, at.row + i);
+      for (std::int64_t j = 0; j < at.keys; ++j) line[j] += bias[j * job.bias.stride[3]];
+    }
+    for (const AttentionMask& mask : job.keep) {
+      if (!mask.data) continue;
+      const bool* keep = static_cast<const bool*>(mask.data) + offset(mask, at.row + i);
+      for (std::int64_t j = 0; j < at.keys; ++j) line[j] = keep[j * mask.stride[3]] ? line[j] : hidden;
+    }
+    if (job.causal)
+      for (std::int64_t j = most(0, keys_seen(job, at.row + i) - at.key); j < at.keys; ++j) line[j] = hidden;
+  }
+}
+
+/// s (rows, kKeys) = scale q k^T, masked.
+template <class T> void scores(const Attention& job, const Block& at, T* s) {
+  const std::int64_t kv_head = at.head / (job.heads / job.kv_heads);
+  multiply(false, true, false, at.rows, at.keys, job.width, start<T>(job.q, at.batch, at.head, at.row), job.q.stride[2],
+           start<T>(job.k, at.batch, kv_head, at.key), job.k.stride[2], s, kKeys);
+  const T scale = static_cast<T>(job.scale);
+  for (std::int64_t i = 0; i < at.rows; ++i)
+    for (std::int64_t j = 0; j < at.keys; ++j) s[i * kKeys + j] *= scale;
+  apply_masks(job, at, s);
+}
+
+/// x times the dropout's factor of each element: 0, or 1 / (1 - p).
+template <class T> void drop(const Attention& job, const Block& at, T* x) {
+  const auto kept = static_cast<float>(1 - job.dropout);
+  const T factor = static_cast<T>(1 / (1 - job.dropout));
+  for (std::int64_t i = 0; i < at.rows; ++i) {
+    const std::int64_t row = (at.batch * job.heads + at.head) * job.rows + at.row + i;
+    const auto first = static_cast<std::uint64_t>(row * job.keys + at.key);
+    for (std::int64_t j = 0; j < at.keys; ++j)
+      x[i * kKeys + j] =
+          bernoulli(job.key, first + static_cast<std::uint64_t>(j), kept) ? x[i * kKeys + j] * factor : T(0);
+  }
+}
+
+/// One block of rows of the result.
+template <class T> void forward(const Attention& job, std::int64_t batch, std::int64_t head, std::int64_t row) {
+  const T none = T(-__builtin_inf());
+  alignas(64) T s[kRows * kKeys];
+  T top[kRows], sum[kRows];
+  Block at{batch, head, row, least(kRows, job.rows - row), 0, 0};
+  T* out = start<T>(job.out, batch, head, row);
+  const std::int64_t ldo = job.out.stride[2], seen = keys_seen(job, row + at.rows - 1);
+  const std::int64_t kv_head = head / (job.heads / job.kv_heads);
+  for (std::int64_t i = 0; i < at.rows; ++i) {
+    top[i] = none;
+    sum[i] = T(0);
+  }
+  clear(out, at.rows, job.value_width, ldo);
+  for (at.key = 0; at.key < seen; at.key += kKeys) {
+    at.keys = least(kKeys, seen - at.key);
+    scores(job, at, s);
+    for (std::int64_t i = 0; i < at.rows; ++i) {
+      T* __restrict line = s + i * kKeys;
+      const T high = Max::eval(top[i], reduce_leaf<Max, T>(at.keys, [=](std::int64_t j) { return line[j]; }));
+      const T past = high == none ? T(1) : math::exp(top[i] - high), shift = high == none ? T(0) : high;
+      for (std::int64_t j = 0; j < at.keys; ++j) line[j] = math::exp(line[j] - shift);
+      sum[i] = sum[i] * past + reduce_leaf<Sum, T>(at.keys, [=](std::int64_t j) { return line[j]; });
+      if (past != T(1))
+        for (std::int64_t c = 0; c < job.value_width; ++c) out[i * ldo + c] *= past;
+      top[i] = high;
+    }
+    if (job.dropout > 0) drop(job, at, s);
+    multiply(false, false, true, at.rows, job.value_width, at.keys, s, kKeys, start<T>(job.v, batch, kv_head, at.key),
+             job.v.stride[2], out, ldo);
+  }
+  for (std::int64_t i = 0; i < at.rows; ++i) {
+    const T scale = top[i] == none ? T(0) : T(1) / sum[i];
+    for (std::int64_t c = 0; c < job.value_width; ++c) out[i * ldo + c] *= scale;
+    if (job.log_sum)
+      static_cast<T*>(job.log_sum)[(batch * job.heads + head) * job.rows + row + i] =
+          top[i] == none ? none : top[i] + math::log(sum[i]);
+  }
+}
+
+/// What one block of rows and keys adds to dq, or to dk and dv, or to all: p and ds are scratch.
+///   ds = p (dp - delta) scale with dp = g v^T, delta = sum(g out);  dq = ds k, dk = ds^T q, dv = p^T g.
+template <class T> void gradient(const Attention& job, const Block& at, bool to_q, bool to_kv, T* p, T* ds) {
+  const std::int64_t kv_head = at.head / (job.heads / job.kv_heads);
+  const std::int64_t line = (at.batch * job.heads + at.head) * job.rows + at.row;
+  const T *log_sum = static_cast<const T*>(job.log_sum) + line, *delta = static_cast<const T*>(job.delta) + line;
+  const T *g = start<T>(job.g, at.batch, at.head, at.row), *q = start<T>(job.q, at.batch, at.head, at.row);
+  const T *k = start<T>(job.k, at.batch, kv_head, at.key), *v = start<T>(job.v, at.batch, kv_head, at.key);
+  const T none = T(-__builtin_inf()), scale = static_cast<T>(job.scale);
+  scores(job, at, p);
+  multiply(false, true, false, at.rows, at.keys, job.value_width, g, job.g.stride[2], v, job.v.stride[2], ds, kKeys);
+  if (job.dropout > 0) drop(job, at, ds);
+  for (std::int64_t i = 0; i < at.rows; ++i) {
+    T* __restrict pi = p + i * kKeys, * __restrict di = ds + i * kKeys;
+    const bool empty = log_sum[i] == none;
+    const T shift = empty ? T(0) : log_sum[i], seed = delta[i];
+    for (std::int64_t j = 0; j < at.keys; ++j) {
+      pi[j] = math::exp(pi[j] - shift);
+      di[j] = pi[j] * (di[j] - seed) * scale;
+    }
+  }
+  if (to_q)
+    multiply(false, false, true, at.rows, job.width, at.keys, ds, kKeys, k, job.k.stride[2],
+             start<T>(job.dq, at.batch, at.head, at.row), job.dq.stride[2]);
+  if (!to_kv) return;
+  multiply(true, false, true, at.keys, job.width, at.rows, ds, kKeys, q, job.q.stride[2],
+           start<T>(job.dk, at.batch, kv_head, at.key), job.dk.stride[2]);
+  if (job.dropout > 0) drop(job, at, p);
+  multiply(true, false, true, at.keys, job.value_width, at.rows, p, kKeys, g, job.g.stride[2],
+           start<T>(job.dv, at.batch, kv_head, at.key), job.dv.stride[2]);
+}
+
+/// dq of one block of rows.
+template <class T>
+void gradient_of_rows(const Attention& job, std::int64_t batch, std::int64_t head, std::int64_t row) {
+  alignas(64) T p[kRows * kKeys], ds[kRows * kKeys];
+  Block at{batch, head, row, least(kRows, job.rows - row), 0, 0};
+  clear(start<T>(job.dq, batch, head, row), at.rows, job.width, job.dq.stride[2]);
+  const std::int64_t seen = keys_seen(job, row + at.rows - 1);
+  for (at.key = 0; at.key < seen; at.key += kKeys) {
+    at.keys = least(kKeys, seen - at.key);
+    gradient(job, at, true, false, p, ds);
+  }
+}
+
+/// dk and dv of keys [from, to), and with `to_q` dq too, which takes all keys at once.
+template <class T> void gradient_of_keys(const Attention& job, std::int64_t batch, std::int64_t kv_head,
+                                         std::int64_t from, std::int64_t to, bool to_q) {
+  alignas(64) T p[kRows * kKeys], ds[kRows * kKeys];
+  const std::int64_t group = job.heads / job.kv_heads;
+  clear(start<T>(job.dk, batch, kv_head, from), to - from, job.width, job.dk.stride[2]);
+  clear(start<T>(job.dv, batch, kv_head, from), to - from, job.value_width, job.dv.stride[2]);
+  for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+    if (to_q) clear(start<T>(job.dq, batch, head, 0), job.rows, job.width, job.dq.stride[2]);
+    for (std::int64_t row = 0; row < job.rows; row += kRows) {
+      Block at{batch, head, row, least(kRows, job.rows - row), 0, 0};
+      const std::int64_t seen = least(to, keys_seen(job, row + at.rows - 1));
+      for (at.key = from; at.key < seen; at.key += kKeys) {
+        at.keys = least(kKeys, seen - at.key);
+        gradient(job, at, to_q, true, p, ds);
+      }
+    }
+  }
+}
+
+template <class T> void sums_of_products(const Attention& job) {
+  in_chunks(job.batch * job.heads * job.rows, kChunk / job.value_width + 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t at = begin; at < end; ++at) {
+      const std::int64_t row = at % job.rows, head = at / job.rows % job.heads, batch = at / job.rows / job.heads;
+      const T *g = start<T>(job.g, batch, head, row), *out = start<T>(job.out, batch, head, row);
+      static_cast<T*>(job.delta)[at] =
+          reduce_tree<Sum, T>(0, job.value_width, [=](std::int64_t c) { return g[c] * out[c]; });
+    }
+  });
+}
+
+template <class T> void attention(const Attention& job) {
+  const std::int64_t blocks = (job.rows + kRows - 1) / kRows;
+  parallel_for(job.batch * job.heads * blocks, [&](std::int64_t at) {
+    forward<T>(job, at / blocks / job.heads, at / blocks % job.heads, at % blocks * kRows);
+  });
+}
+
+template <class T> void attention_grad(const Attention& job) {
+  sums_of_products<T>(job);
+  const bool to_q = job.dq.data, to_kv = job.dk.data;
+  const std::int64_t matrices = job.batch * job.kv_heads, wide = (job.keys + kKeys - 1) / kKeys;
+  // With enough heads to share out, one pass gives all three and computes the scores once; the choice depends on
+  // the shape alone, and so do the bits.
+  if (to_q && to_kv && matrices >= 8)
+    return parallel_for(matrices, [&](std::int64_t at) {
+      gradient_of_keys<T>(job, at / job.kv_heads, at % job.kv_heads, 0, job.keys, true);
+    });
+  const std::int64_t tall = (job.rows + kRows - 1) / kRows;
+  if (to_q)
+    parallel_for(job.batch * job.heads * tall, [&](std::int64_t at) {
+      gradient_of_rows<T>(job, at / tall / job.heads, at / tall % job.heads, at % tall * kRows);
+    });
+  if (to_kv)
+    parallel_for(matrices * wide, [&](std::int64_t at) {
+      const std::int64_t key = at % wide * kKeys;
+      gradient_of_keys<T>(job, at / wide / job.kv_heads, at / wide % job.kv_heads, key, least(job.keys, key + kKeys),
+                          false);
+    });
+}
+
+template <void (*F32)(const Attention&), void (*F64)(const Attention&)> void either(const Attention& job) {
+  (job.dtype == DType::f32 ? F32 : F64)(job);
+}
+
+}  // namespace
+
+void fill_attention(Kernels& table) {
+  table.attention = either<attention<float>, attention<double>>;
+  table.attention_grad = either<attention_grad<float>, attention_grad<double>>;
+}
+
+}  // namespace stet::cpu::STET_ISA

@@ -1,0 +1,254 @@
+// Attention against its composition: values and gradients in f32 and f64, every mask, grouped heads, rows that see
+// nothing; finite differences to second order; the same bits at any number of threads; memory linear in the length.
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include <stet/autograd/attention.h>
+#include <stet/autograd/engine.h>
+#include <stet/autograd/gradcheck.h>
+#include <stet/tensor/error.h>
+#include <stet/tensor/threads.h>
+
+#include "support/catch.h"
+#include "support/message.h"
+#include "support/samples.h"
+
+using namespace stet;
+using test::spread;
+
+namespace {
+
+struct Case {
+  const char* name;
+  std::int64_t batch, heads, kv_heads, rows, keys, width, value_width;
+};
+// Lengths around the tiles of both backends, and far from them.
+const std::vector<Case> kCases{{"one", 1, 1, 1, 1, 1, 1, 1},          {"small", 2, 2, 2, 5, 5, 4, 4},
+                               {"grouped", 2, 4, 2, 7, 9, 8, 6},      {"one kv head", 1, 6, 1, 17, 33, 3, 5},
+                               {"tiles", 2, 4, 4, 70, 70, 16, 16},    {"decoding", 3, 4, 2, 1, 67, 16, 16},
+                               {"long keys", 1, 2, 1, 16, 130, 8, 8}, {"more rows than keys", 1, 2, 2, 66, 20, 8, 8}};
+
+struct Inputs {
+  Tensor q, k, v;
+};
+Inputs inputs(const Case& c, DType dtype) {
+  return {spread({c.batch, c.heads, c.rows, c.width}, -2, 2, 1, dtype),
+          spread({c.batch, c.kv_heads, c.keys, c.width}, -2, 2, 2, dtype),
+          spread({c.batch, c.kv_heads, c.keys, c.value_width}, -1, 1, 3, dtype)};
+}
+
+struct Variant {
+  const char* name;
+  AttentionOptions options;
+};
+/// Masks of every kind; in the padding of sample 0 nothing is left where there is one key alone.
+std::vector<Variant> variants(const Case& c, DType dtype) {
+  const Tensor wide = spread({c.batch, c.heads, c.rows, c.keys}, -1, 1, 4, dtype);
+  const Tensor bias = where(wide > 0.6, full({}, -std::numeric_limits<double>::infinity(), dtype), wide);
+  return {
+      {"plain", {}},
+      {"causal", {.causal = true}},
+      {"scale", {.scale = 0.3}},
+      {"padding", {.padding = spread({c.batch, c.keys}, -1, 1, 5) < 0.3}},
+      {"causal, padding", {.causal = true, .padding = spread({c.batch, c.keys}, -1, 1, 6) < 0.3}},
+      {"bool mask", {.mask = spread({c.rows, c.keys}, -1, 1, 7) < 0.0}},
+      {"additive mask", {.mask = bias}},
+      {"all", {.causal = true, .mask = slice(bias, 1, 0, 1), .padding = spread({c.batch, c.keys}, -1, 1, 8) < 0.5}}};
+}
+
+/// max |a - b| / max |b|.
+double error(const Tensor& a, const Tensor& b) {
+  REQUIRE(a.shape() == b.shape());
+  const double largest = max(abs(b)).item(), difference = max(abs(a - b)).item();
+  return largest > 0 ? difference / largest : difference;
+}
+
+std::vector<Tensor> leaves(const Inputs& in) {
+  std::vector<Tensor> all;
+  for (const Tensor* t : {&in.q, &in.k, &in.v}) all.push_back(t->clone().set_requires_grad());
+  return all;
+}
+
+/// heads * rows * keys stays small: the composition is what takes the time on a simulated device.
+bool too_large(const Case& c) {
+  return default_device() != Device::cpu() && c.batch * c.heads * c.rows * c.keys * c.width > 100'000;
+}
+
+}  // namespace
+
+TEST_CASE("attention equals its composition", "[attention]") {
+  for (const DType dtype : {f32, f64})
+    for (const Case& c : kCases) {
+      if (too_large(c)) continue;
+      for (const auto& [name, options] : variants(c, dtype)) {
+        INFO(c.name << ", " << name << ", " << dtype);
+        const auto in = leaves(inputs(c, dtype));
+        const Tensor fused = attention(in[0], in[1], in[2], options),
+                     composed = attention_composed(in[0], in[1], in[2], options);
+        const double bound = dtype == f32 ? 1e-6 : 1e-14;
+        CHECK(error(fused.detach(), composed.detach()) <= bound);
+        const Tensor seed = spread(fused.shape(), 0.5, 1.5, 9, dtype);
+        const auto a = grad(fused, in, {.seed = seed}), b = grad(composed, in, {.seed = seed});
+        for (int i = 0; i < 3; ++i) {
+          INFO("input " << i);
+          CHECK(error(a[i], b[i]) <= bound * 4);
+        }
+      }
+    }
+}
+
+TEST_CASE("attention: finite differences to second order", "[attention]") {
+  for (const Case& c : {Case{"", 1, 2, 1, 3, 4, 2, 3}, Case{"", 2, 2, 2, 3, 2, 3, 2}})
+    for (const auto& [name, options] : variants(c, f64))
+      for (const test::Layout layout : {test::Layout::contiguous, test::Layout::transposed, test::Layout::strided}) {
+        const Inputs in = inputs(c, f64);
+        const auto result =
+            gradcheck([&, &o = options](const auto& v) { return attention(v[0], v[1], v[2], o); },
+                      {test::in_layout(in.q, layout), test::in_layout(in.k, layout), test::in_layout(in.v, layout)},
+                      {.second_order = true, .name = "attention"});
+        INFO(name << ' ' << test::name_of(layout) << '\n' << result.message);
+        CHECK(result.ok);
+        if (default_device() != Device::cpu()) break;
+      }
+}
+
+TEST_CASE("attention gives the gradient of a floating mask", "[attention]") {
+  const Case c{"", 1, 2, 2, 3, 4, 2, 2};
+  const Inputs in = inputs(c, f64);
+  const auto result = gradcheck([&](const auto& v) { return attention(v[0], in.k, in.v, {.mask = v[1]}); },
+                                {in.q, spread({2, 3, 4}, -1, 1, 5)}, {.second_order = true, .name = "attention"});
+  INFO(result.message);
+  CHECK(result.ok);
+}
+
+TEST_CASE("a row that sees nothing gives zeros and no gradient", "[attention]") {
+  for (const DType dtype : {f32, f64}) {
+    const Case c{"", 2, 2, 1, 4, 3, 4, 4};
+    const auto in = leaves(inputs(c, dtype));
+    const Tensor nothing = spread({2, 3}, -1, 1, 1) > 5.0;
+    for (const bool padding : {true, false}) {
+      AttentionOptions options;
+      if (padding) options.padding = nothing;
+      else options.mask = full({4, 3}, -std::numeric_limits<double>::infinity(), dtype);
+      const Tensor y = attention(in[0], in[1], in[2], options);
+      for (const double value : y.to_vector<double>()) REQUIRE(value == 0);
+      for (const bool create_graph : {false, true})
+        for (const Tensor& g : grad(sum(square(y + 1.0)), in, {.create_graph = create_graph, .retain_graph = true}))
+          for (const double value : g.to_vector<double>()) REQUIRE(value == 0);
+    }
+    // More rows than keys: causally, the first row is before the first key.
+    const Tensor y = attention(in[0], in[1], in[2], {.causal = true});
+    CHECK(max(abs(select(y, 2, 0))).item() == 0);
+    CHECK(max(abs(select(y, 2, 1) - select(in[2], 2, 0))).item() < 1e-6);
+  }
+}
+
+TEST_CASE("a causal query does not see what comes later", "[attention]") {
+  const Case c{"", 1, 2, 2, 40, 40, 8, 8};
+  const Inputs in = inputs(c, f32);
+  const Tensor before = attention(in.q, in.k, in.v, {.causal = true});
+  const Tensor later = cast(reshape(arange(40) > 20.0, {1, 1, 40, 1}), f32);
+  const Tensor after = attention(in.q, in.k + later * 3.0, in.v - later * 7.0, {.causal = true});
+  CHECK(test::same_bits(slice(before, 2, 0, 21), slice(after, 2, 0, 21)));
+  CHECK_FALSE(test::same_bits(before, after));
+}
+
+TEST_CASE("attention with dropout", "[attention]") {
+  const Case c{"", 2, 4, 2, 9, 11, 4, 4};
+  const auto in = leaves(inputs(c, f64));
+  const AttentionOptions plain{.causal = true};
+  const auto run = [&](std::uint64_t seed, double p) {
+    Generator generator(seed);
+    return attention(in[0], in[1], in[2], {.causal = true, .dropout = p, .generator = &generator});
+  };
+  CHECK(test::same_bits(run(1, 0.3), run(1, 0.3)));
+  CHECK_FALSE(test::same_bits(run(1, 0.3), run(2, 0.3)));
+  // The mean over many draws is the value without.
+  Tensor total = zeros({2, 4, 9, 4}, f64);
+  const NoGrad no_grad;
+  const int draws = default_device() == Device::cpu() ? 2000 : 100;
+  for (int i = 0; i < draws; ++i) total = total + run(static_cast<std::uint64_t>(i), 0.3);
+  CHECK(max(abs(total / double(draws) - attention(in[0], in[1], in[2], plain))).item() < 4 / std::sqrt(double(draws)));
+}
+
+TEST_CASE("the derivative of dropped attention: finite differences", "[attention]") {
+  const Case c{"", 1, 2, 1, 3, 4, 2, 2};
+  const Inputs in = inputs(c, f64);
+  const auto result = gradcheck(
+      [&](const auto& v) {
+        Generator generator(7);
+        return attention(v[0], v[1], v[2], {.dropout = 0.4, .generator = &generator});
+      },
+      {in.q, in.k, in.v}, {.second_order = true, .name = "attention"});
+  INFO(result.message);
+  CHECK(result.ok);
+}
+
+TEST_CASE("attention has the same bits at any number of threads", "[attention]") {
+  const int before = threads();
+  std::vector<Tensor> first;
+  for (const int count : {1, 2, 3, 8}) {
+    set_threads(count);
+    std::vector<Tensor> results;
+    for (const Case& c : {Case{"", 1, 2, 1, 150, 150, 32, 32}, Case{"", 4, 4, 2, 100, 100, 32, 32}}) {
+      if (default_device() != Device::cpu()) break;
+      const auto in = leaves(inputs(c, f32));
+      const Tensor y = attention(in[0], in[1], in[2], {.causal = true});
+      results.push_back(y.detach());
+      for (const Tensor& g : grad(sum(square(y)), in)) results.push_back(g);
+    }
+    if (first.empty()) first = results;
+    for (std::size_t i = 0; i < results.size(); ++i) CHECK(test::same_bits(first[i], results[i]));
+  }
+  set_threads(before);
+}
+
+namespace {
+void says(const std::function<void()>& action, const std::string& text) {
+  const std::string message = test::message_of(action);
+  INFO(message);
+  CHECK(message.find(text) != std::string::npos);
+}
+}  // namespace
+
+TEST_CASE("attention: what is wrong is named", "[attention]") {
+  const Tensor q = zeros({2, 4, 3, 8}), k = zeros({2, 2, 5, 8});
+  says([&] { attention(q, zeros({2, 2, 5, 6}), k); }, "[attention] q (2, 4, 3, 8), k (2, 2, 5, 6), v (2, 2, 5, 8): ");
+  says([&] { attention(q, zeros({2, 3, 5, 8}), zeros({2, 3, 5, 8})); }, "4 heads must be a multiple of 3");
+  says([&] { attention(q, k, cast(k, f64)); }, "[attention] q holds f32, k f32, v f64: expected one floating dtype");
+  says(
+      [&] {
+        attention(q, k, k, {.padding = zeros({2, 4})});
+      },
+      "[attention] padding f32 (2, 4): expected bool (batch, S) = (2, 5)");
+  says([&] { attention(q, k, k, {.mask = zeros({3, 4})}); }, "(3, 4)");
+  says([&] { attention(q, k, k, {.dropout = 1}); }, "[attention] dropout 1: expected 0 to below 1");
+}
+
+TEST_CASE("rotary positions", "[attention]") {
+  const RotaryTable table = rotary_table(3, 4, 6, 100, f64);
+  REQUIRE(table.cos.shape() == Shape({4, 3}));
+  const Tensor x = spread({2, 4, 8}, -1, 1, 1);
+  for (const bool interleaved : {false, true}) {
+    const auto y = rotary(x, table, interleaved).to_vector<double>(), in = x.to_vector<double>();
+    for (int b = 0; b < 2; ++b)
+      for (int t = 0; t < 4; ++t) {
+        const auto at = [&](int i) { return (b * 4 + t) * 8 + i; };
+        for (int i = 0; i < 3; ++i) {
+          const int p = at(interleaved ? 2 * i : i), r = at(interleaved ? 2 * i + 1 : i + 3);
+          const double angle = (t + 3) * std::pow(100.0, -2.0 * i / 6);
+          CHECK(std::abs(y[p] - (in[p] * std::cos(angle) - in[r] * std::sin(angle))) < 1e-14);
+          CHECK(std::abs(y[r] - (in[r] * std::cos(angle) + in[p] * std::sin(angle))) < 1e-14);
+        }
+        CHECK(y[at(6)] == in[at(6)]);
+        CHECK(y[at(7)] == in[at(7)]);
+      }
+    const auto result = gradcheck([&](const auto& v) { return square(rotary(v[0], table, interleaved)); }, {x},
+                                  {.second_order = true, .name = "rotary"});
+    INFO(result.message);
+    CHECK(result.ok);
+  }
+  says([&] { rotary(zeros({2, 5, 8}, f64), table); }, "(4, 3)");
+  says([&] { rotary(zeros({4, 4}, f64), table); }, "6 rotated features of 4");
+}
