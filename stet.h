@@ -1,6 +1,7 @@
 // All of stet in one include.
 #pragma once
 
+#include <stet/autograd/attention.h>
 #include <stet/autograd/dot.h>
 #include <stet/autograd/engine.h>
 #include <stet/autograd/gradcheck.h>
@@ -14,11 +15,18 @@
 #include <stet/data/idx.h>
 #include <stet/data/images.h>
 #include <stet/data/loader.h>
+#include <stet/nn/attention.h>
+#include <stet/nn/checkpoint.h>
 #include <stet/nn/init.h>
 #include <stet/nn/layers.h>
 #include <stet/nn/losses.h>
+#include <stet/nn/models/bert.h>
+#include <stet/nn/models/gpt2.h>
+#include <stet/nn/models/llama.h>
 #include <stet/nn/module.h>
 #include <stet/nn/safetensors.h>
+#include <stet/nn/sequence.h>
+#include <stet/nn/transformer.h>
 #include <stet/optim/optimizers.h>
 #include <stet/tensor/error.h>
 #include <stet/tensor/random.h>

@@ -1,0 +1,43 @@
+// Llama (Touvron et al. 2023): rotary positions, RMSNorm, SwiGLU, grouped queries. The same architecture carries
+// Mistral, Qwen2 (biases on q, k, v) and SmolLM2.
+#pragma once
+
+#include <stet/nn/transformer.h>
+
+namespace stet::nn {
+
+/// Fields of Hugging Face's LlamaConfig.
+struct LlamaConfig {
+  std::int64_t vocab_size = 32000, hidden_size = 4096, intermediate_size = 11008, num_hidden_layers = 32;
+  std::int64_t num_attention_heads = 32, num_key_value_heads = 0;  ///< 0: as many as heads
+  std::int64_t head_dim = 0;                                       ///< 0: hidden_size / num_attention_heads
+  std::int64_t max_position_embeddings = 2048;
+  double rms_norm_eps = 1e-6, rope_theta = 10000, attention_dropout = 0, initializer_range = 0.02;
+  bool attention_bias = false, mlp_bias = false, tie_word_embeddings = false;
+  std::optional<bool> output_bias = {};  ///< of o_proj where it differs from attention_bias, as in Qwen2
+};
+
+/// LlamaForCausalLM. Parameters carry its names; with tie_word_embeddings lm_head.weight is model.embed_tokens.weight
+/// and has no name of its own.
+class Llama : public Module {
+ public:
+  explicit Llama(LlamaConfig config);
+
+  /// tokens (batch, T) i64 -> logits (batch, T, vocab_size). With a cache, the tokens follow those in it.
+  Tensor operator()(const Tensor& tokens, AttentionContext context = {});
+  const LlamaConfig& config() const { return config_; }
+
+ private:
+  LlamaConfig config_;
+  Module model_{this, "model"};
+  Embedding embed_tokens_;
+
+ public:
+  TransformerStack layers;
+
+ private:
+  RMSNorm norm_;
+  std::optional<Linear> lm_head_;
+};
+
+}  // namespace stet::nn

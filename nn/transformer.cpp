@@ -1,0 +1,91 @@
+// Blocks: what they hold, and in which order it is called.
+#include <stet/nn/transformer.h>
+
+#include <stet/nn/checkpoint.h>
+#include <stet/nn/init.h>
+#include <stet/tensor/error.h>
+
+namespace stet::nn {
+
+Norm::Norm(Module* parent, const std::string& name, std::int64_t width, NormKind kind, double eps) {
+  if (kind == NormKind::layer) layer_.emplace(parent, name, width, LayerNormOptions{.eps = eps});
+  else rms_.emplace(parent, name, width, RMSNormOptions{.eps = eps});
+}
+
+TransformerBlock::TransformerBlock(Module* parent, std::string name, TransformerOptions options)
+    : Module(parent, std::move(name)), options_(std::move(options)) {
+  make_parts();
+}
+
+TransformerBlock::TransformerBlock(TransformerOptions options) : options_(std::move(options)) { make_parts(); }
+
+void TransformerBlock::make_parts() {
+  const TransformerNames& names = options_.names;
+  check(options_.width > 0 && options_.hidden > 0, "TransformerBlock", "'", path(), "': width ", options_.width,
+        ", hidden ", options_.hidden);
+  const auto norm = [&](std::optional<Norm>& into, const std::string& path) {
+    const auto [parent, name] = folders_(path);
+    into.emplace(parent, name, options_.width, options_.norm, options_.eps);
+  };
+  const auto linear = [&](std::optional<Linear>& into, const std::string& path, std::int64_t in, std::int64_t out) {
+    const auto [parent, name] = folders_(path);
+    into.emplace(parent, name, in, out, LinearOptions{.bias = options_.mlp_bias});
+  };
+  const auto [parent, name] = folders_(names.attention);
+  attention_.emplace(parent, name, options_.width, options_.heads, options_.attention);
+  norm(norm1_, names.norm1);
+  norm(norm2_, names.norm2);
+  if (options_.mlp == MlpKind::swiglu) linear(gate_, names.gate, options_.width, options_.hidden);
+  linear(up_, names.up, options_.width, options_.hidden);
+  linear(down_, names.down, options_.hidden, options_.width);
+  if (options_.dropout == 0) return;
+  dropout1_.emplace(this, "dropout1", options_.dropout);
+  dropout2_.emplace(this, "dropout2", options_.dropout);
+}
+
+Tensor TransformerBlock::mlp(const Tensor& x) const {
+  switch (options_.mlp) {
+    case MlpKind::relu: return (*down_)((*up_)(x, Activation::relu));
+    case MlpKind::gelu: return (*down_)((*up_)(x, Activation::gelu));
+    case MlpKind::gelu_tanh: return (*down_)(gelu_tanh((*up_)(x)));
+    case MlpKind::swiglu: return (*down_)(silu((*gate_)(x)) * (*up_)(x));
+  }
+  fail("TransformerBlock", "unknown MLP ", static_cast<int>(options_.mlp));
+}
+
+Tensor TransformerBlock::operator()(const Tensor& x, const AttentionContext& context, std::size_t layer) {
+  if (options_.pre_norm) {
+    const Tensor h = x + drop(dropout1_, (*attention_)((*norm1_)(x), context, layer));
+    return h + drop(dropout2_, mlp((*norm2_)(h)));
+  }
+  const Tensor h = (*norm1_)(x + drop(dropout1_, (*attention_)(x, context, layer)));
+  return (*norm2_)(h + drop(dropout2_, mlp(h)));
+}
+
+TransformerStack::TransformerStack(Module* parent, std::string name, std::int64_t count,
+                                   const TransformerOptions& options)
+    : Module(parent, std::move(name)) {
+  for (std::int64_t i = 0; i < count; ++i)
+    blocks_.push_back(std::make_unique<TransformerBlock>(this, std::to_string(i), options));
+}
+
+Tensor TransformerStack::operator()(const Tensor& x, const AttentionContext& context) {
+  Tensor h = x;
+  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    TransformerBlock& block = *blocks_[i];
+    if (!recompute || !grad_enabled()) h = block(h, context, i);
+    else
+      h = checkpoint(
+          block, [&block, context](const Tensor& in) { return block(in, context); }, h);
+  }
+  return h;
+}
+
+void initialize_transformer(Module& model, double deviation) {
+  for (Parameter* p : model.parameters()) {
+    if (p->shape().size() >= 2) init::apply(*p, init::normal(0, deviation));
+    else if (p->name() == "bias") init::apply(*p, init::zeros());
+  }
+}
+
+}  // namespace stet::nn

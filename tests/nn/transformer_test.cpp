@@ -1,0 +1,206 @@
+// Blocks and models: what they may not see, cached decoding, padding, recomputation, sequence losses, names.
+#include <cmath>
+
+#include <stet/autograd/engine.h>
+#include <stet/autograd/squared.h>
+#include <stet/nn/checkpoint.h>
+#include <stet/nn/models/bert.h>
+#include <stet/nn/models/gpt2.h>
+#include <stet/nn/models/llama.h>
+#include <stet/nn/sequence.h>
+
+#include "support/catch.h"
+#include "support/message.h"
+#include "support/samples.h"
+
+using namespace stet;
+using test::same_bits;
+using test::spread;
+
+namespace {
+
+nn::Gpt2Config small_gpt2(double dropout = 0) {
+  return {.vocab_size = 23,
+          .n_positions = 24,
+          .n_embd = 16,
+          .n_layer = 2,
+          .n_head = 4,
+          .resid_pdrop = dropout,
+          .embd_pdrop = dropout,
+          .attn_pdrop = dropout,
+          .initializer_range = 0.2};
+}
+
+nn::LlamaConfig small_llama() {
+  return {.vocab_size = 23,
+          .hidden_size = 16,
+          .intermediate_size = 24,
+          .num_hidden_layers = 2,
+          .num_attention_heads = 4,
+          .num_key_value_heads = 2,
+          .max_position_embeddings = 24,
+          .initializer_range = 0.2};
+}
+
+Tensor tokens(std::int64_t batch, std::int64_t length, std::uint64_t seed = 1) {
+  Generator generator(seed);
+  return randint({batch, length}, 0, 23, generator);
+}
+
+double distance(const Tensor& a, const Tensor& b) { return max(abs(a - b)).item(); }
+
+/// Logits of the model fed one token at a time, then in two pieces, equal those of the whole.
+template <class Model> void check_cache(Model& model) {
+  const NoGrad no_grad;
+  const Tensor ids = tokens(2, 11), whole = model(ids);
+  nn::KvCache one, two;
+  for (std::int64_t t = 0; t < 11; ++t) {
+    const Tensor step = model(slice(ids, 1, t, t + 1), {.cache = &one});
+    CHECK(distance(select(step, 1, 0), select(whole, 1, t)) < 1e-5);
+  }
+  CHECK(one.length() == 11);
+  const Tensor first = model(slice(ids, 1, 0, 7), {.cache = &two}), rest = model(slice(ids, 1, 7), {.cache = &two});
+  CHECK(distance(cat({first, rest}, 1), whole) < 1e-5);
+}
+
+template <class Model> void check_causal(Model& model) {
+  const NoGrad no_grad;
+  const Tensor a = tokens(2, 11, 1), b = cat({slice(a, 1, 0, 6), slice(tokens(2, 11, 2), 1, 6)}, 1);
+  const Tensor x = model(a), y = model(b);
+  CHECK(same_bits(slice(x, 1, 0, 6), slice(y, 1, 0, 6)));
+  CHECK_FALSE(same_bits(slice(x, 1, 6), slice(y, 1, 6)));
+}
+
+std::vector<std::string> names(const nn::Module& model) {
+  std::vector<std::string> all;
+  for (const auto* p : model.parameters()) all.push_back(p->path());
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("Gpt2: causal, and cached decoding equals the whole", "[transformer]") {
+  nn::Gpt2 model(small_gpt2());
+  check_causal(model);
+  check_cache(model);
+  CHECK(test::message_of([&] { model(zeros({1, 25}, i64)); }) == "[Gpt2] 25 tokens: n_positions is 24");
+  CHECK(names(model)[2] == "transformer.h.0.attn.c_attn.weight");
+  CHECK(model.count() == 23 * 16 + 24 * 16 + 2 * (12 * 16 * 16 + 13 * 16) + 32);
+}
+
+TEST_CASE("Llama: causal, and cached decoding equals the whole", "[transformer]") {
+  nn::Llama model(small_llama());
+  check_causal(model);
+  check_cache(model);
+  nn::Llama tied([] {
+    nn::LlamaConfig config = small_llama();
+    config.tie_word_embeddings = true;
+    return config;
+  }());
+  CHECK(model.count() - tied.count() == 23 * 16);
+}
+
+TEST_CASE("Bert: padding changes nothing, and both directions are seen", "[transformer]") {
+  nn::Bert model({.vocab_size = 23,
+                  .hidden_size = 16,
+                  .num_hidden_layers = 2,
+                  .num_attention_heads = 4,
+                  .intermediate_size = 24,
+                  .max_position_embeddings = 16,
+                  .initializer_range = 0.2});
+  model.eval();
+  const NoGrad no_grad;
+  const Tensor ids = tokens(1, 6), longer = cat({ids, tokens(1, 4, 3)}, 1);
+  const Tensor padding = reshape(arange(10) < 6.0, {1, 10});
+  const auto [hidden, pooled] = model(ids);
+  const auto [padded_hidden, padded_pooled] = model(longer, {.padding = padding});
+  CHECK(distance(hidden, slice(padded_hidden, 1, 0, 6)) < 1e-5);
+  CHECK(distance(pooled, padded_pooled) < 1e-5);
+  CHECK(distance(select(hidden, 1, 0), select(model(longer).hidden, 1, 0)) > 1e-3);
+}
+
+TEST_CASE("an attention layer with one weight for q, k and v equals one with three", "[transformer]") {
+  nn::MultiHeadAttention apart(12, 4, {.kv_heads = 2}), fused(12, 4, {.kv_heads = 2, .names = {.qkv = "qkv"}});
+  const NoGrad no_grad;
+  for (const char* kind : {"weight", "bias"}) {
+    const auto of = [&](const std::string& name) -> Tensor { return apart.parameter(name + "." + kind); };
+    fused.parameter(std::string("qkv.") + kind).set(cat({of("q_proj"), of("k_proj"), of("v_proj")}, 0));
+    fused.parameter(std::string("o_proj.") + kind).set(of("o_proj"));
+  }
+  const Tensor x = spread({2, 5, 12}, -1, 1, 1, f32);
+  CHECK(distance(apart(x), fused(x)) < 1e-6);
+  CHECK(test::message_of([&] {
+          apart(spread({2, 5, 11}, -1, 1, 1, f32));
+        }) == "[MultiHeadAttention] '' got (2, 5, 11): expected (batch, T, 12)");
+}
+
+TEST_CASE("recomputation gives the same gradients to the bit, with dropout", "[transformer]") {
+  const Tensor ids = tokens(2, 9);
+  std::vector<Tensor> first;
+  for (const bool recompute : {false, true}) {
+    nn::Gpt2 model(small_gpt2(0.2));
+    model.h.recompute = recompute;
+    for (int step = 0; step < 3; ++step) nn::next_token_loss(model(ids), ids).backward();
+    std::vector<Tensor> now;
+    for (const auto* p : model.parameters()) now.push_back(p->grad());
+    for (const auto* b : model.buffers()) now.push_back(b->value());
+    if (first.empty()) first = now;
+    REQUIRE(first.size() == now.size());
+    for (std::size_t i = 0; i < now.size(); ++i) CHECK(same_bits(first[i], now[i]));
+  }
+}
+
+TEST_CASE("recomputation: inputs without gradients, frozen blocks, second derivatives", "[transformer]") {
+  nn::Linear layer(4, 4);
+  const auto run = [&](const Tensor& x) { return tanh(layer(x)); };
+  const Tensor x = spread({3, 4}, -1, 1, 1, f32);
+  sum(square(nn::checkpoint(layer, run, x))).backward();
+  const Tensor kept = layer.weight.grad();
+  layer.zero_grad();
+  sum(square(run(x))).backward();
+  CHECK(same_bits(kept, layer.weight.grad()));
+  layer.freeze();
+  CHECK_FALSE(nn::checkpoint(layer, run, x).requires_grad());
+  const Tensor leaf = x.clone().set_requires_grad();
+  CHECK(same_bits(grad(sum(nn::checkpoint(layer, run, leaf)), {leaf})[0], grad(sum(run(leaf)), {leaf})[0]));
+  const std::string message =
+      test::message_of([&] { grad(sum(nn::checkpoint(layer, run, leaf)), {leaf}, {.create_graph = true}); });
+  CHECK(message.find("[checkpoint]") == 0);
+}
+
+TEST_CASE("squared per-sample gradients of a language model equal a loop", "[transformer]") {
+  nn::Gpt2 model(small_gpt2());
+  const Tensor ids = tokens(3, 6);
+  const auto losses = [&](const Tensor& batch) {
+    return mean(nn::next_token_loss(model(batch), batch, {.reduction = nn::Reduction::none}), {1});
+  };
+  std::vector<Tensor> parameters, expected;
+  for (const auto* p : model.parameters()) parameters.push_back(p->value());
+  const auto got = squared_gradients(losses(ids), parameters);
+  for (std::int64_t i = 0; i < 3; ++i) {
+    const auto g = grad(sum(losses(slice(ids, 0, i, i + 1))), parameters);
+    for (std::size_t k = 0; k < g.size(); ++k)
+      if (i == 0) expected.push_back(square(g[k]));
+      else expected[k] = expected[k] + square(g[k]);
+  }
+  for (std::size_t k = 0; k < got.size(); ++k) {
+    INFO(model.parameters()[k]->path());
+    CHECK(distance(got[k], expected[k]) <= 1e-4 * max(abs(expected[k])).item() + 1e-10);
+  }
+}
+
+TEST_CASE("sequence loss: ignored labels, micro-batches, perplexity", "[transformer]") {
+  const Tensor logits = spread({2, 4, 5}, -1, 1, 1, f32);
+  const Tensor labels = tensor(std::vector<std::int64_t>{1, 2, -100, 3, 0, 4, 4, -100}, {2, 4});
+  const Tensor each = nn::next_token_loss(logits, labels, {.reduction = nn::Reduction::none});
+  CHECK(each.shape() == Shape({2, 3}));
+  CHECK(nn::count_labels(labels) == 4);
+  CHECK(std::abs(sum(each).item() / 4 - nn::next_token_loss(logits, labels).item()) < 1e-6);
+  double total = 0;
+  for (std::int64_t i = 0; i < 2; ++i)
+    total +=
+        nn::next_token_loss(slice(logits, 0, i, i + 1), slice(labels, 0, i, i + 1), {.reduction = nn::Reduction::sum})
+            .item();
+  CHECK(std::abs(total / 4 - nn::next_token_loss(logits, labels).item()) < 1e-6);
+  CHECK(std::abs(nn::perplexity(nn::next_token_loss(zeros({2, 4, 5}), labels)) - 5) < 1e-5);
+}
