@@ -242,7 +242,8 @@ TEST_CASE("gradcheck: fused rows", "[gradcheck]") {
     for (Layout layout : {Layout::contiguous, Layout::transposed, Layout::strided}) {
       const std::vector<Tensor> in{test::in_layout(spread(shape, -1, 1, 17), layout),
                                    spread({shape.back()}, 0.5, 1.5, 18)};
-      verify("rms_norm", "weighted", [](const auto& v) { return rms_norm(v[0], v[1], 0.1); }, in);
+      verify(
+          "rms_norm", "weighted", [](const auto& v) { return rms_norm(v[0], v[1], 0.1); }, in);
       verify("rms_norm", "plain", [](const auto& v) { return rms_norm(v[0], {}, 0.1); }, {in[0]});
     }
   const Tensor target = tensor<std::int64_t>({2, 0, -100, 1});

@@ -7,7 +7,7 @@
 namespace stet::cpu::STET_ISA {
 namespace {
 
-constexpr std::int64_t kRows = 64, kKeys = 64;
+constexpr std::int64_t kRows = 64, kKeys = 64, kFeatures = 128;
 
 inline std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 inline std::int64_t most(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
@@ -21,13 +21,12 @@ template <class T> inline T* start(const Attention::Operand& x, std::int64_t b, 
   return static_cast<T*>(x.data) + b * x.stride[0] + h * x.stride[1] + row * x.stride[2];
 }
 
-/// C (m, n) (+)= op(A) op(B).
-inline void multiply(bool ta, bool tb, bool accumulate, std::int64_t m, std::int64_t n, std::int64_t k, const float* a,
+/// C (m, n) (+)= op(A) B.
+inline void multiply(bool ta, bool accumulate, std::int64_t m, std::int64_t n, std::int64_t k, const float* a,
                      std::int64_t lda, const float* b, std::int64_t ldb, float* c, std::int64_t ldc) {
   Gemm job{};
   job.dtype = DType::f32;
   job.transpose_a = ta;
-  job.transpose_b = tb;
   job.accumulate = accumulate;
   job.m = m;
   job.n = n;
@@ -38,19 +37,10 @@ inline void multiply(bool ta, bool tb, bool accumulate, std::int64_t m, std::int
   small_gemm(job, a, b, c, m, n);
 }
 
-void multiply(bool ta, bool tb, bool accumulate, std::int64_t m, std::int64_t n, std::int64_t k, const double* a,
+void multiply(bool ta, bool accumulate, std::int64_t m, std::int64_t n, std::int64_t k, const double* a,
               std::int64_t lda, const double* b, std::int64_t ldb, double* c, std::int64_t ldc) {
   for (std::int64_t i = 0; i < m; ++i) {
     double* __restrict row = c + i * ldc;
-    if (tb) {
-      const double* x = a + i * lda;
-      for (std::int64_t j = 0; j < n; ++j) {
-        const double* y = b + j * ldb;
-        const double dot = reduce_tree<Sum, double>(0, k, [=](std::int64_t p) { return x[p] * y[p]; });
-        row[j] = accumulate ? row[j] + dot : dot;
-      }
-      continue;
-    }
     if (!accumulate)
       for (std::int64_t j = 0; j < n; ++j) row[j] = 0;
     for (std::int64_t p = 0; p < k; ++p) {
@@ -60,6 +50,35 @@ void multiply(bool ta, bool tb, bool accumulate, std::int64_t m, std::int64_t n,
     }
   }
 }
+
+/// A block of keys (or values) with its features as rows: products with it then run along the keys, in registers,
+/// where sums of dot products would have to be folded. It is turned once where it fits, else piece by piece.
+template <class T> struct Turned {
+  const T* x = nullptr;
+  std::int64_t keys = 0, width = 0, stride = 0;
+  alignas(64) T at[kFeatures * kKeys];
+
+  void set(const T* start, std::int64_t count, std::int64_t features, std::int64_t row) {
+    x = start;
+    keys = count;
+    width = features;
+    stride = row;
+    if (width <= kFeatures) turn(0, width);
+  }
+  void turn(std::int64_t from, std::int64_t count) {
+    for (std::int64_t j = 0; j < keys; ++j)
+      for (std::int64_t c = 0; c < count; ++c) at[c * kKeys + j] = x[j * stride + from + c];
+  }
+  /// s (rows, kKeys) = a x^T.
+  void product(std::int64_t rows, const T* a, std::int64_t lda, T* s) {
+    if (width <= kFeatures) return multiply(false, false, rows, keys, width, a, lda, at, kKeys, s, kKeys);
+    for (std::int64_t from = 0; from < width; from += kFeatures) {
+      const std::int64_t count = least(kFeatures, width - from);
+      turn(from, count);
+      multiply(false, from > 0, rows, keys, count, a + from, lda, at, kKeys, s, kKeys);
+    }
+  }
+};
 
 template <class T> inline void clear(T* x, std::int64_t rows, std::int64_t width, std::int64_t stride) {
   for (std::int64_t i = 0; i < rows; ++i)
@@ -93,10 +112,8 @@ template <class T> void apply_masks(const Attention& job, const Block& at, T* s)
 }
 
 /// s (rows, kKeys) = scale q k^T, masked.
-template <class T> void scores(const Attention& job, const Block& at, T* s) {
-  const std::int64_t kv_head = at.head / (job.heads / job.kv_heads);
-  multiply(false, true, false, at.rows, at.keys, job.width, start<T>(job.q, at.batch, at.head, at.row), job.q.stride[2],
-           start<T>(job.k, at.batch, kv_head, at.key), job.k.stride[2], s, kKeys);
+template <class T> void scores(const Attention& job, const Block& at, Turned<T>& k, T* s) {
+  k.product(at.rows, start<T>(job.q, at.batch, at.head, at.row), job.q.stride[2], s);
   const T scale = static_cast<T>(job.scale);
   for (std::int64_t i = 0; i < at.rows; ++i)
     for (std::int64_t j = 0; j < at.keys; ++j) s[i * kKeys + j] *= scale;
@@ -120,6 +137,7 @@ template <class T> void drop(const Attention& job, const Block& at, T* x) {
 template <class T> void forward(const Attention& job, std::int64_t batch, std::int64_t head, std::int64_t row) {
   const T none = T(-__builtin_inf());
   alignas(64) T s[kRows * kKeys];
+  Turned<T> k;
   T top[kRows], sum[kRows];
   Block at{batch, head, row, least(kRows, job.rows - row), 0, 0};
   T* out = start<T>(job.out, batch, head, row);
@@ -132,7 +150,8 @@ template <class T> void forward(const Attention& job, std::int64_t batch, std::i
   clear(out, at.rows, job.value_width, ldo);
   for (at.key = 0; at.key < seen; at.key += kKeys) {
     at.keys = least(kKeys, seen - at.key);
-    scores(job, at, s);
+    k.set(start<T>(job.k, batch, kv_head, at.key), at.keys, job.width, job.k.stride[2]);
+    scores(job, at, k, s);
     for (std::int64_t i = 0; i < at.rows; ++i) {
       T* __restrict line = s + i * kKeys;
       const T high = Max::eval(top[i], reduce_leaf<Max, T>(at.keys, [=](std::int64_t j) { return line[j]; }));
@@ -144,7 +163,7 @@ template <class T> void forward(const Attention& job, std::int64_t batch, std::i
       top[i] = high;
     }
     if (job.dropout > 0) drop(job, at, s);
-    multiply(false, false, true, at.rows, job.value_width, at.keys, s, kKeys, start<T>(job.v, batch, kv_head, at.key),
+    multiply(false, true, at.rows, job.value_width, at.keys, s, kKeys, start<T>(job.v, batch, kv_head, at.key),
              job.v.stride[2], out, ldo);
   }
   for (std::int64_t i = 0; i < at.rows; ++i) {
@@ -156,17 +175,28 @@ template <class T> void forward(const Attention& job, std::int64_t batch, std::i
   }
 }
 
-/// What one block of rows and keys adds to dq, or to dk and dv, or to all: p and ds are scratch.
+/// The tiles of the gradient: keys and values turned, probabilities, gradients of the scores.
+template <class T> struct Tiles {
+  Turned<T> k, v;
+  alignas(64) T p[kRows * kKeys], ds[kRows * kKeys];
+
+  void set(const Attention& job, std::int64_t batch, std::int64_t kv_head, std::int64_t key, std::int64_t keys) {
+    k.set(start<T>(job.k, batch, kv_head, key), keys, job.width, job.k.stride[2]);
+    v.set(start<T>(job.v, batch, kv_head, key), keys, job.value_width, job.v.stride[2]);
+  }
+};
+
+/// What one block of rows and keys adds to dq, or to dk and dv, or to all:
 ///   ds = p (dp - delta) scale with dp = g v^T, delta = sum(g out);  dq = ds k, dk = ds^T q, dv = p^T g.
-template <class T> void gradient(const Attention& job, const Block& at, bool to_q, bool to_kv, T* p, T* ds) {
+template <class T> void gradient(const Attention& job, const Block& at, bool to_q, bool to_kv, Tiles<T>& tiles) {
   const std::int64_t kv_head = at.head / (job.heads / job.kv_heads);
   const std::int64_t line = (at.batch * job.heads + at.head) * job.rows + at.row;
   const T *log_sum = static_cast<const T*>(job.log_sum) + line, *delta = static_cast<const T*>(job.delta) + line;
   const T *g = start<T>(job.g, at.batch, at.head, at.row), *q = start<T>(job.q, at.batch, at.head, at.row);
-  const T *k = start<T>(job.k, at.batch, kv_head, at.key), *v = start<T>(job.v, at.batch, kv_head, at.key);
+  T *p = tiles.p, *ds = tiles.ds;
   const T none = T(-__builtin_inf()), scale = static_cast<T>(job.scale);
-  scores(job, at, p);
-  multiply(false, true, false, at.rows, at.keys, job.value_width, g, job.g.stride[2], v, job.v.stride[2], ds, kKeys);
+  scores(job, at, tiles.k, p);
+  tiles.v.product(at.rows, g, job.g.stride[2], ds);
   if (job.dropout > 0) drop(job, at, ds);
   for (std::int64_t i = 0; i < at.rows; ++i) {
     T* __restrict pi = p + i * kKeys, * __restrict di = ds + i * kKeys;
@@ -178,47 +208,51 @@ template <class T> void gradient(const Attention& job, const Block& at, bool to_
     }
   }
   if (to_q)
-    multiply(false, false, true, at.rows, job.width, at.keys, ds, kKeys, k, job.k.stride[2],
+    multiply(false, true, at.rows, job.width, at.keys, ds, kKeys, tiles.k.x, job.k.stride[2],
              start<T>(job.dq, at.batch, at.head, at.row), job.dq.stride[2]);
   if (!to_kv) return;
-  multiply(true, false, true, at.keys, job.width, at.rows, ds, kKeys, q, job.q.stride[2],
+  multiply(true, true, at.keys, job.width, at.rows, ds, kKeys, q, job.q.stride[2],
            start<T>(job.dk, at.batch, kv_head, at.key), job.dk.stride[2]);
   if (job.dropout > 0) drop(job, at, p);
-  multiply(true, false, true, at.keys, job.value_width, at.rows, p, kKeys, g, job.g.stride[2],
+  multiply(true, true, at.keys, job.value_width, at.rows, p, kKeys, g, job.g.stride[2],
            start<T>(job.dv, at.batch, kv_head, at.key), job.dv.stride[2]);
 }
 
 /// dq of one block of rows.
 template <class T>
 void gradient_of_rows(const Attention& job, std::int64_t batch, std::int64_t head, std::int64_t row) {
-  alignas(64) T p[kRows * kKeys], ds[kRows * kKeys];
+  Tiles<T> tiles;
   Block at{batch, head, row, least(kRows, job.rows - row), 0, 0};
   clear(start<T>(job.dq, batch, head, row), at.rows, job.width, job.dq.stride[2]);
   const std::int64_t seen = keys_seen(job, row + at.rows - 1);
   for (at.key = 0; at.key < seen; at.key += kKeys) {
     at.keys = least(kKeys, seen - at.key);
-    gradient(job, at, true, false, p, ds);
+    tiles.set(job, batch, head / (job.heads / job.kv_heads), at.key, at.keys);
+    gradient(job, at, true, false, tiles);
   }
 }
 
-/// dk and dv of keys [from, to), and with `to_q` dq too, which takes all keys at once.
-template <class T> void gradient_of_keys(const Attention& job, std::int64_t batch, std::int64_t kv_head,
-                                         std::int64_t from, std::int64_t to, bool to_q) {
-  alignas(64) T p[kRows * kKeys], ds[kRows * kKeys];
-  const std::int64_t group = job.heads / job.kv_heads;
-  clear(start<T>(job.dk, batch, kv_head, from), to - from, job.width, job.dk.stride[2]);
-  clear(start<T>(job.dv, batch, kv_head, from), to - from, job.value_width, job.dv.stride[2]);
-  for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-    if (to_q) clear(start<T>(job.dq, batch, head, 0), job.rows, job.width, job.dq.stride[2]);
+/// dk and dv of one block of keys, and with `to_q` what it adds to dq.
+template <class T>
+void gradient_of_keys(const Attention& job, std::int64_t batch, std::int64_t kv_head, std::int64_t key, bool to_q) {
+  Tiles<T> tiles;
+  const std::int64_t group = job.heads / job.kv_heads, keys = least(kKeys, job.keys - key);
+  clear(start<T>(job.dk, batch, kv_head, key), keys, job.width, job.dk.stride[2]);
+  clear(start<T>(job.dv, batch, kv_head, key), keys, job.value_width, job.dv.stride[2]);
+  tiles.set(job, batch, kv_head, key, keys);
+  for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
     for (std::int64_t row = 0; row < job.rows; row += kRows) {
-      Block at{batch, head, row, least(kRows, job.rows - row), 0, 0};
-      const std::int64_t seen = least(to, keys_seen(job, row + at.rows - 1));
-      for (at.key = from; at.key < seen; at.key += kKeys) {
-        at.keys = least(kKeys, seen - at.key);
-        gradient(job, at, to_q, true, p, ds);
-      }
+      const Block at{batch, head, row, least(kRows, job.rows - row), key, keys};
+      if (keys_seen(job, row + at.rows - 1) > key) gradient(job, at, to_q, true, tiles);
     }
-  }
+}
+
+/// All three gradients of one head of keys and the heads that share it, each block of scores computed once.
+template <class T> void gradient_of_group(const Attention& job, std::int64_t batch, std::int64_t kv_head) {
+  const std::int64_t group = job.heads / job.kv_heads;
+  for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
+    clear(start<T>(job.dq, batch, head, 0), job.rows, job.width, job.dq.stride[2]);
+  for (std::int64_t key = 0; key < job.keys; key += kKeys) gradient_of_keys<T>(job, batch, kv_head, key, true);
 }
 
 template <class T> void sums_of_products(const Attention& job) {
@@ -246,9 +280,8 @@ template <class T> void attention_grad(const Attention& job) {
   // With enough heads to share out, one pass gives all three and computes the scores once; the choice depends on
   // the shape alone, and so do the bits.
   if (to_q && to_kv && matrices >= 8)
-    return parallel_for(matrices, [&](std::int64_t at) {
-      gradient_of_keys<T>(job, at / job.kv_heads, at % job.kv_heads, 0, job.keys, true);
-    });
+    return parallel_for(matrices,
+                        [&](std::int64_t at) { gradient_of_group<T>(job, at / job.kv_heads, at % job.kv_heads); });
   const std::int64_t tall = (job.rows + kRows - 1) / kRows;
   if (to_q)
     parallel_for(job.batch * job.heads * tall, [&](std::int64_t at) {
@@ -256,9 +289,7 @@ template <class T> void attention_grad(const Attention& job) {
     });
   if (to_kv)
     parallel_for(matrices * wide, [&](std::int64_t at) {
-      const std::int64_t key = at % wide * kKeys;
-      gradient_of_keys<T>(job, at / wide / job.kv_heads, at / wide % job.kv_heads, key, least(job.keys, key + kKeys),
-                          false);
+      gradient_of_keys<T>(job, at / wide / job.kv_heads, at / wide % job.kv_heads, at % wide * kKeys, false);
     });
 }
 
