@@ -8,6 +8,7 @@ namespace stet::cpu::STET_ISA {
 namespace {
 
 constexpr std::int64_t kRows = 64, kKeys = 64, kFeatures = 128;
+constexpr std::int64_t kBlocks = 4;  // of rows that share a turned block of keys
 
 inline std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 inline std::int64_t most(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
@@ -133,45 +134,58 @@ template <class T> void drop(const Attention& job, const Block& at, T* x) {
   }
 }
 
-/// One block of rows of the result.
-template <class T> void forward(const Attention& job, std::int64_t batch, std::int64_t head, std::int64_t row) {
+/// The rows of a piece of work: each has its largest score so far and the sum of exponentials relative to it.
+template <class T> struct Running { T top[kRows * kBlocks], sum[kRows * kBlocks]; };
+
+/// One block of rows meets one block of keys: out and its running sums take in what the keys add.
+template <class T> void step(const Attention& job, const Block& at, Turned<T>& k, T* s, T* top, T* sum, T* out) {
+  const T none = T(-__builtin_inf());
+  const std::int64_t ldo = job.out.stride[2], kv_head = at.head / (job.heads / job.kv_heads);
+  scores(job, at, k, s);
+  for (std::int64_t i = 0; i < at.rows; ++i) {
+    T* __restrict line = s + i * kKeys;
+    const T high = Max::eval(top[i], reduce_leaf<Max, T>(at.keys, [=](std::int64_t j) { return line[j]; }));
+    const T past = high == none ? T(1) : math::exp(top[i] - high), shift = high == none ? T(0) : high;
+    for (std::int64_t j = 0; j < at.keys; ++j) line[j] = math::exp(line[j] - shift);
+    sum[i] = sum[i] * past + reduce_leaf<Sum, T>(at.keys, [=](std::int64_t j) { return line[j]; });
+    if (past != T(1))
+      for (std::int64_t c = 0; c < job.value_width; ++c) out[i * ldo + c] *= past;
+    top[i] = high;
+  }
+  if (job.dropout > 0) drop(job, at, s);
+  multiply(false, true, at.rows, job.value_width, at.keys, s, kKeys, start<T>(job.v, at.batch, kv_head, at.key),
+           job.v.stride[2], out, ldo);
+}
+
+/// `count` rows of the result, at most kRows * kBlocks.
+template <class T>
+void forward(const Attention& job, std::int64_t batch, std::int64_t head, std::int64_t row, std::int64_t count) {
   const T none = T(-__builtin_inf());
   alignas(64) T s[kRows * kKeys];
   Turned<T> k;
-  T top[kRows], sum[kRows];
-  Block at{batch, head, row, least(kRows, job.rows - row), 0, 0};
+  Running<T> running;
   T* out = start<T>(job.out, batch, head, row);
-  const std::int64_t ldo = job.out.stride[2], seen = keys_seen(job, row + at.rows - 1);
-  const std::int64_t kv_head = head / (job.heads / job.kv_heads);
-  for (std::int64_t i = 0; i < at.rows; ++i) {
-    top[i] = none;
-    sum[i] = T(0);
+  const std::int64_t ldo = job.out.stride[2], kv_head = head / (job.heads / job.kv_heads);
+  for (std::int64_t i = 0; i < count; ++i) {
+    running.top[i] = none;
+    running.sum[i] = T(0);
   }
-  clear(out, at.rows, job.value_width, ldo);
-  for (at.key = 0; at.key < seen; at.key += kKeys) {
-    at.keys = least(kKeys, seen - at.key);
-    k.set(start<T>(job.k, batch, kv_head, at.key), at.keys, job.width, job.k.stride[2]);
-    scores(job, at, k, s);
-    for (std::int64_t i = 0; i < at.rows; ++i) {
-      T* __restrict line = s + i * kKeys;
-      const T high = Max::eval(top[i], reduce_leaf<Max, T>(at.keys, [=](std::int64_t j) { return line[j]; }));
-      const T past = high == none ? T(1) : math::exp(top[i] - high), shift = high == none ? T(0) : high;
-      for (std::int64_t j = 0; j < at.keys; ++j) line[j] = math::exp(line[j] - shift);
-      sum[i] = sum[i] * past + reduce_leaf<Sum, T>(at.keys, [=](std::int64_t j) { return line[j]; });
-      if (past != T(1))
-        for (std::int64_t c = 0; c < job.value_width; ++c) out[i * ldo + c] *= past;
-      top[i] = high;
+  clear(out, count, job.value_width, ldo);
+  const std::int64_t seen = keys_seen(job, row + count - 1);
+  for (std::int64_t key = 0; key < seen; key += kKeys) {
+    k.set(start<T>(job.k, batch, kv_head, key), least(kKeys, seen - key), job.width, job.k.stride[2]);
+    for (std::int64_t i = 0; i < count; i += kRows) {
+      const Block at{batch, head, row + i, least(kRows, count - i), key, k.keys};
+      if (keys_seen(job, at.row + at.rows - 1) > key)
+        step(job, at, k, s, running.top + i, running.sum + i, out + i * ldo);
     }
-    if (job.dropout > 0) drop(job, at, s);
-    multiply(false, true, at.rows, job.value_width, at.keys, s, kKeys, start<T>(job.v, batch, kv_head, at.key),
-             job.v.stride[2], out, ldo);
   }
-  for (std::int64_t i = 0; i < at.rows; ++i) {
-    const T scale = top[i] == none ? T(0) : T(1) / sum[i];
+  for (std::int64_t i = 0; i < count; ++i) {
+    const T top = running.top[i], sum = running.sum[i], scale = top == none ? T(0) : T(1) / sum;
     for (std::int64_t c = 0; c < job.value_width; ++c) out[i * ldo + c] *= scale;
     if (job.log_sum)
       static_cast<T*>(job.log_sum)[(batch * job.heads + head) * job.rows + row + i] =
-          top[i] == none ? none : top[i] + math::log(sum[i]);
+          top == none ? none : top + math::log(sum);
   }
 }
 
@@ -267,9 +281,11 @@ template <class T> void sums_of_products(const Attention& job) {
 }
 
 template <class T> void attention(const Attention& job) {
-  const std::int64_t blocks = (job.rows + kRows - 1) / kRows;
-  parallel_for(job.batch * job.heads * blocks, [&](std::int64_t at) {
-    forward<T>(job, at / blocks / job.heads, at / blocks % job.heads, at % blocks * kRows);
+  const std::int64_t heads = job.batch * job.heads, wide = (job.rows + kRows * kBlocks - 1) / (kRows * kBlocks);
+  const std::int64_t rows = heads * wide >= 16 ? kRows * kBlocks : kRows, blocks = (job.rows + rows - 1) / rows;
+  parallel_for(heads * blocks, [&](std::int64_t at) {
+    const std::int64_t row = at % blocks * rows;
+    forward<T>(job, at / blocks / job.heads, at / blocks % job.heads, row, least(rows, job.rows - row));
   });
 }
 
