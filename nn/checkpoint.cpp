@@ -73,6 +73,7 @@ Tensor checkpoint(Module& block, const std::function<Tensor(const Tensor&)>& run
   if (!grad_enabled()) return run(x);
   const std::vector<Parameter*> trainable = block.trainable_parameters();
   if (!x.requires_grad() && trainable.empty()) return run(x);
+  check(!recording(x.device()), "checkpoint", "'", block.path(), "' inside a recorded step: its draws are the host's");
   CheckpointDerivative derivative{&block, run, Saved(x, 0), Draws::of(block), {}};
   std::vector<const Tensor*> operands{&x};
   for (Parameter* p : trainable) {

@@ -81,6 +81,31 @@ Tensor TransformerStack::operator()(const Tensor& x, const AttentionContext& con
   return h;
 }
 
+namespace {
+/// Whether `x` must be made anew to have `end` rows there; then with room to grow.
+bool too_short(const Tensor& x, std::int64_t end, Options options) {
+  return !x.defined() || x.shape()[0] < end || x.device() != options.device || x.dtype() != options.dtype;
+}
+std::int64_t room(std::int64_t end) {
+  std::int64_t size = 64;
+  while (size < end) size *= 2;
+  return size;
+}
+}  // namespace
+
+Tensor Positions::index(std::int64_t batch, std::int64_t first, std::int64_t length, Device device) {
+  const std::int64_t end = first + length;
+  if (too_short(index_, end, {DType::i64, device})) index_ = arange(room(end), {DType::i64, device});
+  return expand(slice(index_, 0, first, end), {batch, length});
+}
+
+RotaryTable Positions::rotary(std::int64_t first, std::int64_t length, std::int64_t width, double base,
+                              Options options) {
+  const std::int64_t end = first + length;
+  if (too_short(table_.cos, end, options)) table_ = rotary_table(0, room(end), width, base, options);
+  return {slice(table_.cos, 0, first, end), slice(table_.sin, 0, first, end)};
+}
+
 void initialize_transformer(Module& model, double deviation) {
   for (Parameter* p : model.parameters()) {
     if (p->shape().size() >= 2) init::apply(*p, init::normal(0, deviation));

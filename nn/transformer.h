@@ -72,6 +72,19 @@ class TransformerStack : public Module {
   std::vector<std::unique_ptr<TransformerBlock>> blocks_;
 };
 
+/// What depends on positions alone, made once and kept on the device, so that a recorded step uploads nothing.
+class Positions {
+ public:
+  /// first, ..., first + length - 1 for each sequence: (batch, length) i64.
+  Tensor index(std::int64_t batch, std::int64_t first, std::int64_t length, Device device);
+  /// Angles of the same positions. Width and base must be those of the first call.
+  RotaryTable rotary(std::int64_t first, std::int64_t length, std::int64_t width, double base, Options options);
+
+ private:
+  Tensor index_;
+  RotaryTable table_;
+};
+
 /// Weights N(0, deviation^2), biases 0, norms 1: how GPT-2, Llama and BERT start.
 void initialize_transformer(Module& model, double deviation);
 

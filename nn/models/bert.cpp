@@ -49,7 +49,7 @@ void Bert::make_parts() {
 BertOutput Bert::operator()(const Tensor& tokens, const BertInput& input) {
   check(tokens.rank() == 2 && tokens.shape()[1] <= config_.max_position_embeddings, "Bert", "tokens ", tokens.shape(),
         ": expected (batch, T), T at most ", config_.max_position_embeddings);
-  const Tensor positions = expand(arange(tokens.shape()[1], {DType::i64, tokens.device()}), tokens.shape());
+  const Tensor positions = index_.index(tokens.shape()[0], 0, tokens.shape()[1], tokens.device());
   const Tensor types =
       input.token_types.defined() ? input.token_types : zeros(tokens.shape(), {DType::i64, tokens.device()});
   Tensor x = (*norm_)((*words_)(tokens) + (*types_)(types) + (*positions_)(positions));

@@ -48,6 +48,7 @@ class Bert : public Module {
 
  private:
   std::optional<Linear> pooler_;
+  Positions index_;
 };
 
 /// BertForSequenceClassification: classes from the pooled output.

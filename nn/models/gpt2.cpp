@@ -43,7 +43,7 @@ Tensor Gpt2::operator()(const Tensor& tokens, AttentionContext context) {
   check(tokens.rank() == 2, "Gpt2", "tokens ", tokens.shape(), ": expected (batch, T)");
   const std::int64_t past = context.cache ? context.cache->length() : 0, end = past + tokens.shape()[1];
   check(end <= config_.n_positions, "Gpt2", end, " tokens: n_positions is ", config_.n_positions);
-  const Tensor positions = expand(slice(arange(end, {DType::i64, tokens.device()}), 0, past), tokens.shape());
+  const Tensor positions = positions_.index(tokens.shape()[0], past, tokens.shape()[1], tokens.device());
   Tensor x = wte_(tokens) + wpe_(positions);
   if (drop_) x = (*drop_)(x);
   return linear(ln_f_(h(x, context)), wte_.weight);

@@ -36,6 +36,7 @@ class Gpt2 : public Module {
 
  private:
   LayerNorm ln_f_;
+  Positions positions_;
 };
 
 }  // namespace stet::nn

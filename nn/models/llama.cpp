@@ -41,7 +41,7 @@ Tensor Llama::operator()(const Tensor& tokens, AttentionContext context) {
         " tokens: max_position_embeddings is ", config_.max_position_embeddings);
   const std::int64_t width = config_.head_dim ? config_.head_dim : config_.hidden_size / config_.num_attention_heads;
   const Tensor x = embed_tokens_(tokens);
-  context.rotary = rotary_table(past, length, width, config_.rope_theta, x.options());
+  context.rotary = positions_.rotary(past, length, width, config_.rope_theta, x.options());
   const Tensor y = norm_(layers(x, context));
   return lm_head_ ? (*lm_head_)(y) : linear(y, embed_tokens_.weight);
 }

@@ -38,6 +38,7 @@ class Llama : public Module {
  private:
   RMSNorm norm_;
   std::optional<Linear> lm_head_;
+  Positions positions_;
 };
 
 }  // namespace stet::nn

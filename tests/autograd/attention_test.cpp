@@ -212,6 +212,19 @@ void says(const std::function<void()>& action, const std::string& text) {
 }
 }  // namespace
 
+TEST_CASE("attention needs memory for its results and two numbers a row, forward and backward", "[attention]") {
+  const std::int64_t length = 256, width = 32, matrix = length * length * 4;
+  const Case c{"", 1, 2, 2, length, length, width, width};
+  const auto in = leaves(inputs(c, f32));
+  const Tensor seed = spread({1, 2, length, width}, -1, 1, 1, f32);
+  const auto before = memory_stats().live_bytes;
+  reset_peak_memory();
+  const auto g = grad(attention(in[0], in[1], in[2], {.causal = true, .dropout = 0.1}), in, {.seed = seed});
+  const std::int64_t results = 4 * seed.bytes(), rows = 2 * 2 * length * 4;
+  CHECK(memory_stats().peak_bytes - before <= results + rows + 4096);
+  CHECK(matrix > results / 2);  // one matrix of one head would be noticed
+}
+
 TEST_CASE("attention: what is wrong is named", "[attention]") {
   const Tensor q = zeros({2, 4, 3, 8}), k = zeros({2, 2, 5, 8});
   says([&] { attention(q, zeros({2, 2, 5, 6}), k); }, "[attention] q (2, 4, 3, 8), k (2, 2, 5, 6), v (2, 2, 5, 8): ");

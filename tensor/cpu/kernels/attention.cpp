@@ -22,12 +22,13 @@ template <class T> inline T* start(const Attention::Operand& x, std::int64_t b, 
   return static_cast<T*>(x.data) + b * x.stride[0] + h * x.stride[1] + row * x.stride[2];
 }
 
-/// C (m, n) (+)= op(A) B.
+/// C (m, n) (+)= op(A) op(B), one of them transposed at most.
 inline void multiply(bool ta, bool accumulate, std::int64_t m, std::int64_t n, std::int64_t k, const float* a,
-                     std::int64_t lda, const float* b, std::int64_t ldb, float* c, std::int64_t ldc) {
+                     std::int64_t lda, const float* b, std::int64_t ldb, float* c, std::int64_t ldc, bool tb = false) {
   Gemm job{};
   job.dtype = DType::f32;
   job.transpose_a = ta;
+  job.transpose_b = tb;
   job.accumulate = accumulate;
   job.m = m;
   job.n = n;
@@ -53,10 +54,12 @@ void multiply(bool ta, bool accumulate, std::int64_t m, std::int64_t n, std::int
 }
 
 /// A block of keys (or values) with its features as rows: products with it then run along the keys, in registers,
-/// where sums of dot products would have to be folded. It is turned once where it fits, else piece by piece.
+/// where sums of dot products would have to be folded. It is turned once where it fits, else piece by piece; a few rows
+/// alone, as in decoding, are not worth it.
 template <class T> struct Turned {
   const T* x = nullptr;
   std::int64_t keys = 0, width = 0, stride = 0;
+  bool done = false;
   alignas(64) T at[kFeatures * kKeys];
 
   void set(const T* start, std::int64_t count, std::int64_t features, std::int64_t row) {
@@ -64,7 +67,7 @@ template <class T> struct Turned {
     keys = count;
     width = features;
     stride = row;
-    if (width <= kFeatures) turn(0, width);
+    done = false;
   }
   void turn(std::int64_t from, std::int64_t count) {
     for (std::int64_t j = 0; j < keys; ++j)
@@ -72,10 +75,12 @@ template <class T> struct Turned {
   }
   /// s (rows, kKeys) = a x^T.
   void product(std::int64_t rows, const T* a, std::int64_t lda, T* s) {
-    if (width <= kFeatures) return multiply(false, false, rows, keys, width, a, lda, at, kKeys, s, kKeys);
+    if constexpr (sizeof(T) == sizeof(float))
+      if (rows <= 4) return multiply(false, false, rows, keys, width, a, lda, x, stride, s, kKeys, true);
     for (std::int64_t from = 0; from < width; from += kFeatures) {
       const std::int64_t count = least(kFeatures, width - from);
-      turn(from, count);
+      if (!done) turn(from, count);
+      done = width <= kFeatures;
       multiply(false, from > 0, rows, keys, count, a + from, lda, at, kKeys, s, kKeys);
     }
   }
