@@ -19,13 +19,18 @@ mutation tensor/cpu/gemm.cpp 'static_cast<const T*>(job.bias) + col' 'static_cas
 mutation tensor/cpu/indexing.cpp 'if (job.descending ? before(b, a) : before(a, b)) return true;' 'if (before(a, b)) return true;' elementwise_test
 mutation tensor/cpu/kernels/update.cpp 'word >> (j - i) & 1u' 'word >> (j - i) >= 1u' optimizer_test mask_test
 mutation tensor/cpu/kernels/update.cpp 'g = g + lambda * importance[i] * (value - anchor[i])' 'g = g + lambda * importance[i] * (anchor[i] - value)' optimizer_test
+mutation tensor/cpu/kernels/attention.cpp 'sum[i] = sum[i] * past + reduce_leaf' 'sum[i] = sum[i] + reduce_leaf' attention_test
 # Derivatives and engine.
+mutation autograd/attention.cpp 'dp = dp * factor;' ';' attention_test
 mutation autograd/derivatives.h 'g * (1.0 - y * y)' 'g * (1.0 + y * y)' gradcheck_test
 mutation autograd/derivatives.h 'static Tensor of(T g, T y) { return relu_grad(g, y); }' 'static Tensor of(T g, T y) { return relu_grad(g, y) * 0.0; }' gradcheck_test
 mutation autograd/ops_reduce.cpp 'where(equal(zeros, one), expand(scaled' 'where(equal(zeros, zero), expand(scaled' gradcheck_test
 mutation autograd/ops_matrix.cpp 'pass.give(2, sum(as_rows(g), {0}))' 'pass.give(2, mean(as_rows(g), {0}))' gradcheck_test
 mutation autograd/engine.cpp 'check(output.impl().storage->version() == node->output_version' 'check(true || output.impl().storage->version() == node->output_version' engine_test
 mutation autograd/squared.cpp 'survey_.uses(leaf) > 1' 'survey_.uses(leaf) > 100' squared_test
+# Transformers.
+mutation nn/checkpoint.cpp 'draws.put_back(*block);' ';' transformer_test
+mutation nn/attention.cpp 'slice(at.k, 2, at.length, length).copy_(k);' 'slice(at.k, 2, 0, k.shape()[2]).copy_(k);' transformer_test
 # Optimizers.
 mutation optim/optimizers.cpp 'u.correction2 = 1 - std::pow(o.beta2, t)' 'u.correction2 = 1 - std::pow(o.beta2, t + 1)' optim_golden_test
 mutation optim/optimizer.cpp 'clip_norm_ / (last_norm_ + 1e-6), one' 'one * clip_norm_, one' optimizer_test

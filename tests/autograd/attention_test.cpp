@@ -89,10 +89,12 @@ TEST_CASE("attention equals its composition", "[attention]") {
         const double bound = dtype == f32 ? 1e-6 : 1e-14;
         CHECK(error(fused.detach(), composed.detach()) <= bound);
         const Tensor seed = spread(fused.shape(), 0.5, 1.5, 9, dtype);
-        const auto a = grad(fused, in, {.seed = seed}), b = grad(composed, in, {.seed = seed});
+        const auto a = grad(fused, in, {.seed = seed, .retain_graph = true}), b = grad(composed, in, {.seed = seed}),
+                   again = grad(fused, in, {.seed = seed, .create_graph = true});  // the kernel's, the composition's
         for (int i = 0; i < 3; ++i) {
           INFO("input " << i);
           CHECK(error(a[i], b[i]) <= bound * 4);
+          CHECK(error(again[i].detach(), b[i]) <= bound * 4);
         }
       }
     }
@@ -164,6 +166,10 @@ TEST_CASE("attention with dropout", "[attention]") {
   };
   CHECK(test::same_bits(run(1, 0.3), run(1, 0.3)));
   CHECK_FALSE(test::same_bits(run(1, 0.3), run(2, 0.3)));
+  const Tensor dropped = run(1, 0.3), seed = spread(dropped.shape(), 0.5, 1.5, 9);
+  const auto kernel = grad(dropped, in, {.seed = seed, .retain_graph = true}),
+             composed = grad(dropped, in, {.seed = seed, .create_graph = true});
+  for (int i = 0; i < 3; ++i) CHECK(error(kernel[i], composed[i].detach()) <= 1e-14);
   // The mean over many draws is the value without.
   Tensor total = zeros({2, 4, 9, 4}, f64);
   const NoGrad no_grad;

@@ -14,6 +14,8 @@ mutation $K/block.h $'if (lane == 0) scratch[warp] = value;\n  __syncthreads();'
 mutation cuda/launch.h 'i < count; i += all_threads()' 'i <= count; i += all_threads()' parity_test                          # off-by-one bound
 mutation $K/copy.cu 'tile[x * (kTile + 1) + y];' 'tile[y * (kTile + 1) + x];' parity_test                                    # wrong index
 mutation $K/rows.cu 'job.mean[blockIdx.x] = mean;' 'atomicAdd(&job.mean[blockIdx.x], mean);' fused_test@cuda                 # float atomic
+mutation $K/attention.cu 'T value = *out(e) * past[r];' 'T value = *out(e);' attention_parity_test                       # sums of another scale
+mutation $K/attention.cu $'past[r] = shrink;\n      }\n    }\n    __syncthreads();' $'past[r] = shrink;\n      }\n    }' attention_parity_test  # missing barrier
 mutation $K/sort.cu 'std::int64_t* positions = scratch.as<std::int64_t>();' 'std::int64_t* positions = Scratch(op, count * padded * 8).as<std::int64_t>();' parity_test  # read of freed memory
 mutation $K/reduce.cu 'sum = Op::eval(sum, from[row * inner])' 'sum = Op::eval(sum, from[row * (inner + 1)])' parity_test     # wrong stride
 mutation $K/layout.h 'if (wide) offsets_as' 'if (false && wide) offsets_as' simulated_index_test  # 32-bit overflow
