@@ -17,6 +17,8 @@
 #include <stet/data/loader.h>
 #include <stet/nn/attention.h>
 #include <stet/nn/checkpoint.h>
+#include <stet/data/tokenizers/tokenizer.h>
+#include <stet/data/tokenizers/train_bpe.h>
 #include <stet/nn/init.h>
 #include <stet/nn/layers.h>
 #include <stet/nn/losses.h>

@@ -6,6 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 preset=${1:-release}
 
 source tests/support/packages.sh
+STET_PACKAGES+=(libsentencepiece-dev)  # optional for the library, but its tests should run
 install_missing_packages
 cmake --preset "$preset"
 cmake --build --preset "$preset" -j"$(nproc)"

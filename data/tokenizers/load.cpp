@@ -1,0 +1,170 @@
+// load_tokenizer: which files there are, and the formats that need no parser of their own.
+#include <algorithm>
+#include <vector>
+
+#include <stet/data/tokenizers/formats.h>
+#include <stet/data/tokenizers/json_file.h>
+#include <stet/data/tokenizers/pipeline.h>
+#include <stet/data/tokenizers/unicode.h>
+
+namespace stet::data {
+
+namespace fs = std::filesystem;
+
+namespace tokenizers {
+namespace {
+
+/// visit(line, number from 1) for each line; a last line without an end counts, an empty one after it does not.
+template <class Visit> void for_each_line(std::string_view text, Visit&& visit) {
+  for (std::size_t at = 0, number = 1; at < text.size(); ++number) {
+    const std::size_t end = std::min(text.find('\n', at), text.size());
+    std::string_view line = text.substr(at, end - at);
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    visit(line, number);
+    at = end + 1;
+  }
+}
+
+template <class... Parts>
+[[noreturn]] void refuse_line(const fs::path& file, std::size_t number, const Parts&... parts) {
+  fail(kLoad, file.string(), ": line ", number, ": ", parts...);
+}
+
+/// A folder's tokenizer_config.json may name a class whose rules these files do not hold.
+std::optional<JsonFile> read_config(const fs::path& file, std::initializer_list<std::string_view> classes) {
+  const fs::path path = file.parent_path() / "tokenizer_config.json";
+  std::error_code ignored;
+  if (!fs::exists(path, ignored)) return {};
+  JsonFile config(path);
+  if (const auto name = config.root().given("tokenizer_class"))
+    if (std::find(classes.begin(), classes.end(), name->text()) == classes.end())
+      name->refuse("found ", quoted(name->text()), ", expected ", quoted(*classes.begin()), " beside ",
+                   file.filename().string());
+  return config;
+}
+
+std::vector<ByteBpe::Rule> read_merges(const fs::path& file, const Vocabulary& vocabulary) {
+  const std::string text = read_bytes(file);
+  MergeRules rules(vocabulary);
+  for_each_line(text, [&](std::string_view line, std::size_t number) {
+    if (number == 1 && line.starts_with("#version")) return;
+    const std::size_t space = line.find(' ');
+    if (space == std::string_view::npos || line.find(' ', space + 1) != std::string_view::npos)
+      refuse_line(file, number, "found ", quoted(line), ", expected two tokens with a space between");
+    if (const auto problem = rules.add(line.substr(0, space), line.substr(space + 1)))
+      refuse_line(file, number, *problem);
+  });
+  return rules.take();
+}
+
+void read_ids(const JsonFile& file, Vocabulary& vocabulary, std::vector<AddedToken>* added) {
+  file.root().for_each_member([&](std::string_view token, const JsonFile::Value& id) {
+    const Id number = id.integer(0, kMaxId);
+    if (const auto problem = vocabulary.add(token, number)) id.refuse(*problem);
+    if (added) added->push_back({.content = std::string(token), .id = number});
+  });
+  if (const auto problem = vocabulary.seal()) file.root().refuse(*problem);
+}
+
+}  // namespace
+
+std::unique_ptr<Tokenizer> load_gpt2_files(const fs::path& vocab, const fs::path& merges) {
+  const auto config = read_config(vocab, {"GPT2Tokenizer", "GPT2TokenizerFast"});
+  Parts parts;
+  if (config && config->root().given("add_prefix_space") && config->root().at("add_prefix_space").flag())
+    parts.cuts.push_back({.prefix_space = true});
+  parts.cuts.push_back({.split = Split::gpt2});
+  read_ids(JsonFile(vocab), parts.vocabulary, nullptr);
+  parts.model = std::make_unique<ByteBpe>(parts.vocabulary, read_merges(merges, parts.vocabulary), ByteBpe::Options{});
+  constexpr std::string_view kEnd = "<|endoftext|>";
+  if (const auto end = parts.vocabulary.id_of(kEnd))
+    parts.added.push_back({.content = std::string(kEnd), .id = *end, .special = true});
+  std::error_code ignored;
+  if (const fs::path more = vocab.parent_path() / "added_tokens.json"; fs::exists(more, ignored))
+    read_ids(JsonFile(more), parts.vocabulary, &parts.added);
+  return std::make_unique<Pipeline>(std::move(parts));
+}
+
+std::unique_ptr<Tokenizer> load_bert_vocab(const fs::path& file) {
+  const auto config =
+      read_config(file, {"BertTokenizer", "BertTokenizerFast", "DistilBertTokenizer", "DistilBertTokenizerFast"});
+  const auto setting = [&](std::string_view key, bool otherwise) {
+    const auto value = config ? config->root().given(key) : std::nullopt;
+    return value ? value->flag() : otherwise;
+  };
+  Parts parts;
+  const bool lower = setting("do_lower_case", true);
+  parts.normalizer.add(BertOptions{.cjk = setting("tokenize_chinese_chars", true),
+                                   .strip_accents = setting("strip_accents", lower),
+                                   .lower = lower});
+  parts.cuts.push_back({.split = Split::bert});
+  const std::string text = read_bytes(file);
+  for_each_line(text, [&](std::string_view line, std::size_t number) {
+    if (line.empty()) refuse_line(file, number, "found an empty line, expected a token");
+    if (!is_utf8(line)) refuse_line(file, number, "found bytes that are not UTF-8, expected a token");
+    if (const auto problem = parts.vocabulary.add(line, static_cast<Id>(number - 1)))
+      refuse_line(file, number, *problem);
+  });
+  if (const auto problem = parts.vocabulary.seal()) fail(kLoad, file.string(), ": ", *problem);
+  for (const std::string_view special : {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"}) {
+    const auto id = parts.vocabulary.id_of(special);
+    check(id || special == "[PAD]" || special == "[MASK]", kLoad, file.string(), ": found no ", special,
+          ", expected it among the tokens");
+    if (id) parts.added.push_back({.content = std::string(special), .id = *id, .special = true});
+  }
+  parts.before = {*parts.vocabulary.id_of("[CLS]")};
+  parts.after = {*parts.vocabulary.id_of("[SEP]")};
+  parts.model =
+      std::make_unique<WordPiece>(parts.vocabulary, WordPiece::Options{.unknown = *parts.vocabulary.id_of("[UNK]")});
+  parts.decoder = {.kind = Decoder::Kind::word_piece};
+  return std::make_unique<Pipeline>(std::move(parts));
+}
+
+namespace {
+
+using Load = std::unique_ptr<Tokenizer> (*)(const fs::path&);
+
+std::unique_ptr<Tokenizer> load_pair(const fs::path& vocab) {
+  const fs::path merges = vocab.parent_path() / (vocab.filename() == "encoder.json" ? "vocab.bpe" : "merges.txt");
+  return load_gpt2_files(vocab, merges);
+}
+
+/// The reader for a file of this name; null for a name that says nothing.
+Load reader_of(const fs::path& file) {
+  const std::string name = file.filename().string();
+  if (name == "vocab.json" || name == "encoder.json") return load_pair;
+  if (name.ends_with(".json")) return load_tokenizer_json;
+  if (name.ends_with(".txt")) return load_bert_vocab;
+  if (name.ends_with(".model")) return load_sentencepiece;
+  if (name.starts_with("tok") && name.ends_with(".bin")) return load_llama2c;
+  return nullptr;
+}
+
+std::unique_ptr<Tokenizer> load_folder(const fs::path& folder) {
+  std::error_code ignored;
+  for (const char* name : {"tokenizer.json", "vocab.json", "encoder.json", "vocab.txt", "tokenizer.model"})
+    if (const fs::path file = folder / name; fs::exists(file, ignored)) return reader_of(file)(file);
+  std::vector<fs::path> others;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const Load reader = reader_of(entry.path());
+    if (reader == load_sentencepiece || reader == load_llama2c) others.push_back(entry.path());
+  }
+  check(others.size() == 1, kLoad, folder.string(), ": found ", others.size(), " tokenizer files, expected ",
+        "tokenizer.json, vocab.json and merges.txt, vocab.txt, or one .model or tok*.bin");
+  return reader_of(others[0])(others[0]);
+}
+
+}  // namespace
+}  // namespace tokenizers
+
+std::unique_ptr<Tokenizer> load_tokenizer(const fs::path& path) {
+  std::error_code ignored;
+  if (fs::is_directory(path, ignored)) return tokenizers::load_folder(path);
+  check(fs::is_regular_file(path, ignored), tokenizers::kLoad, path.string(), ": found no file, expected one");
+  const auto reader = tokenizers::reader_of(path);
+  check(reader != nullptr, tokenizers::kLoad, path.string(), ": found a name that says nothing about its format, ",
+        "expected *.json, vocab.txt, *.model or tok*.bin");
+  return reader(path);
+}
+
+}  // namespace stet::data

@@ -1,0 +1,70 @@
+// Text to token ids and back. A tokenizer is read from the files that a released model comes with, or trained
+// (train_bpe.h). Text is bytes; where a rule speaks of characters, the bytes are read as UTF-8, and a byte that
+// is not part of a character stands for itself.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace stet::data {
+
+struct EncodeOptions {
+  /// Adds what the model expects around a text: [CLS] and [SEP], or a beginning-of-sequence token.
+  bool add_special_tokens = true;
+  /// Special tokens that are written out in the text become their ids. Turn it off for text from strangers.
+  bool parse_special_tokens = true;
+};
+
+struct DecodeOptions {
+  bool skip_special_tokens = false;
+};
+
+struct SpecialToken {
+  std::string content;
+  std::int64_t id;
+};
+
+/// Immutable once made; every function may be called from several threads at once.
+class Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+
+  /// Token ids, each in [0, vocab_size()). Throws an Error where the vocabulary has no token for a byte and no
+  /// unknown token either.
+  virtual std::vector<std::int64_t> encode(std::string_view text, const EncodeOptions& options = {}) const = 0;
+  /// The text of the ids, as bytes: a token may hold part of a character. Throws an Error naming the position
+  /// of an id that the vocabulary has not. Byte-level BPE without a normalizer gives back every text exactly.
+  virtual std::string decode(std::span<const std::int64_t> ids, const DecodeOptions& options = {}) const = 0;
+
+  /// One more than the largest id. A model's embedding may have more rows than that.
+  virtual std::int64_t vocab_size() const = 0;
+  /// The token as the vocabulary file writes it ("Ġthe", "##ing"), and its id.
+  virtual std::optional<std::int64_t> id_of(std::string_view token) const = 0;
+  /// Throws an Error for an id that no token has.
+  virtual std::string token_of(std::int64_t id) const = 0;
+  /// In the order of their ids.
+  virtual std::vector<SpecialToken> special_tokens() const = 0;
+
+  /// Writes a Hugging Face tokenizer.json, which load_tokenizer and other libraries read. Byte-level BPE only;
+  /// throws an Error for other kinds and where the file cannot be written.
+  virtual void save(const std::filesystem::path& file) const;
+};
+
+/// Reads a tokenizer from a folder or a file:
+///   tokenizer.json               Hugging Face: byte-level BPE (GPT-2, Llama 3, Qwen 2, SmolLM2) and WordPiece (BERT)
+///   vocab.json + merges.txt      GPT-2's files, also under their first names encoder.json + vocab.bpe
+///   vocab.txt                    BERT's WordPiece; lower-cases unless tokenizer_config.json beside it says otherwise
+///   *.model                      SentencePiece, in a build that found the library
+///   tok*.bin                     llama2.c
+/// In a folder the first that is present is taken, in this order. Anything in a file that would change ids and is
+/// not supported is an Error naming file and field; `truncation` and `padding` are the caller's business and do
+/// nothing here. Ids, merges and types are checked; a damaged file is an Error naming file and key, line or byte.
+std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path);
+
+}  // namespace stet::data
