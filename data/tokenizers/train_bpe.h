@@ -21,7 +21,7 @@ struct TrainBpeOptions {
   /// A pair that is seen less often is not merged. At least 1.
   std::int64_t min_frequency = 2;
   /// Called now and then and at the end with the number of tokens so far and the number asked for.
-  std::function<void(std::int64_t done, std::int64_t total)> progress;
+  std::function<void(std::int64_t done, std::int64_t total)> progress = nullptr;
 };
 
 /// Special tokens, then the 256 bytes, then the most frequent pair of neighbours, again and again, until there are

@@ -1,0 +1,100 @@
+"""Compares stet's tokenizers with the reference implementations on 100,000 lines and more, and times both.
+
+    python3 -m pip install tokenizers sentencepiece
+    python3 tests/golden/compare_tokenizers.py build/release/bench/tokenize [--text FOLDER] [--gpt2 FOLDER] [--llama2c FILE]
+
+--text names a folder of .txt files whose lines are compared besides 100,000 made lines in many scripts; --gpt2 the
+folder of GPT-2's released encoder.json and vocab.bpe; --llama2c a tokenizer of llama2.c (its rule is written out here).
+Ends with 1 if any line differs.
+"""
+
+import argparse
+import json
+import pathlib
+import struct
+import subprocess
+import tempfile
+import time
+
+import sentencepiece
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+import make_tokenizer_goldens as goldens
+
+
+def gpt2(folder):
+    tokenizer = Tokenizer(models.BPE.from_file(str(folder / "encoder.json"), str(folder / "vocab.bpe")))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+    return tokenizer
+
+
+def llama2c(path):
+    """encode() of llama2.c's run.c: characters, or bytes where there is no token, then the best pair until none is left."""
+    data, at, tokens = path.read_bytes(), 4, []
+    while at < len(data):
+        score, size = struct.unpack_from("<fi", data, at)
+        tokens.append((data[at + 8:at + 8 + size], score))
+        at += 8 + size
+    ids = {token: i for i, (token, _) in reversed(list(enumerate(tokens)))}
+
+    def encode(text):
+        out = []
+        for char in (" " + text if text else ""):
+            raw = char.encode()
+            out += [ids[raw]] if raw in ids else [byte + 3 for byte in raw]
+        while True:
+            best, place = -1e10, -1
+            for i in range(len(out) - 1):
+                merged = ids.get(tokens[out[i]][0] + tokens[out[i + 1]][0], -1)
+                if merged >= 0 and tokens[merged][1] > best: best, place, winner = tokens[merged][1], i, merged
+            if place < 0: return out
+            out[place:place + 2] = [winner]
+
+    return encode
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("program")
+    for name in ("text", "gpt2", "llama2c"): parser.add_argument("--" + name, type=pathlib.Path)
+    options = parser.parse_args()
+    lines = goldens.make_lines(100_000, 11)
+    if options.text:
+        for path in sorted(options.text.glob("*.txt")): lines += path.read_text().split("\n")
+    cases = []
+    for path in sorted(goldens.FOLDER.glob("*.json")):
+        if path.name != "lines.json":
+            tokenizer = Tokenizer.from_file(str(path))
+            cases.append((path, lambda line, t=tokenizer: t.encode(line, add_special_tokens=False).ids))
+    for path in sorted(goldens.FOLDER.glob("*.model")):
+        cases.append((path, sentencepiece.SentencePieceProcessor(model_file=str(path)).encode))
+    if options.gpt2:
+        tokenizer = gpt2(options.gpt2)
+        cases.append((options.gpt2, lambda line: tokenizer.encode(line).ids))
+    if options.llama2c: cases.append((options.llama2c, llama2c(options.llama2c)))
+
+    failed = False
+    for path, encode in cases:
+        used = lines[:20_000] if path == options.llama2c else lines  # the rule above takes quadratic time
+        if "bert" in path.name:
+            used = [line for line in lines
+                    if not any(map(goldens.is_reclassified, goldens.unicodedata.normalize("NFD", line)))]
+        with tempfile.TemporaryDirectory() as folder:
+            texts, ids = pathlib.Path(folder) / "lines.json", pathlib.Path(folder) / "ids"
+            texts.write_text(json.dumps(used))
+            printed = subprocess.run([options.program, str(path), str(texts), str(ids)], check=True, text=True,
+                                     stdout=subprocess.PIPE).stdout.strip()
+            ours = [[int(i) for i in row.split()] for row in ids.read_text().split("\n")[:-1]]
+        start = time.perf_counter()
+        theirs = [encode(line) for line in used]
+        speed = sum(len(line.encode()) for line in used) / 1e6 / (time.perf_counter() - start)
+        different = [i for i in range(len(used)) if ours[i] != theirs[i]]
+        failed = failed or bool(different) or len(ours) != len(used)
+        print(f"{path.name}: {len(different)} differ; stet {printed}; the reference from Python {speed:.2f} MB/s", flush=True)
+        for i in different[:3]: print("   ", ascii(used[i]), ours[i], theirs[i])
+    raise SystemExit(failed)
+
+
+if __name__ == "__main__":
+    main()
