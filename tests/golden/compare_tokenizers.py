@@ -17,7 +17,7 @@ import tempfile
 import time
 
 import sentencepiece
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 import make_tokenizer_goldens as goldens
 
@@ -54,6 +54,36 @@ def llama2c(path):
     return encode
 
 
+def write_counted(path, lines):
+    with path.open("wb") as out:
+        for line in lines: out.write(b"%d\n%s" % (len(line.encode()), line.encode()))
+
+
+def compare_training(program, files, vocab_size):
+    """The whole files as texts: the same tokens and merges, and the time that either takes."""
+    texts = [path.read_text() for path in files]
+    with tempfile.TemporaryDirectory() as folder:
+        counted, trained = pathlib.Path(folder) / "texts.counted", pathlib.Path(folder) / "tokenizer.json"
+        write_counted(counted, texts)
+        printed = subprocess.run([program, "--train", str(vocab_size), str(counted), str(trained)], check=True, text=True,
+                                 stdout=subprocess.PIPE).stdout.strip()
+        ours = json.loads(trained.read_text())["model"]
+        Tokenizer.from_file(str(trained))  # the library reads what stet wrote
+    start = time.perf_counter()
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=["<|endoftext|>"], min_frequency=2, show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    seconds = time.perf_counter() - start
+    theirs = json.loads(tokenizer.to_str())["model"]
+    same = ours["merges"] == theirs["merges"]
+    megabytes = sum(len(text.encode()) for text in texts) / 1e6
+    print(f"training on {megabytes:.1f} MB: merges {'equal' if same else 'DIFFER'}; stet {printed}; "
+          f"the reference {seconds:.2f} s", flush=True)
+    return same
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("program")
@@ -75,14 +105,15 @@ def main():
     if options.llama2c: cases.append((options.llama2c, llama2c(options.llama2c)))
 
     failed = False
+    if options.text: failed = not compare_training(options.program, sorted(options.text.glob("*.txt")), 16_000)
     for path, encode in cases:
         used = lines[:20_000] if path == options.llama2c else lines  # the rule above takes quadratic time
         if "bert" in path.name:
             used = [line for line in lines
                     if not any(map(goldens.is_reclassified, goldens.unicodedata.normalize("NFD", line)))]
         with tempfile.TemporaryDirectory() as folder:
-            texts, ids = pathlib.Path(folder) / "lines.json", pathlib.Path(folder) / "ids"
-            texts.write_text(json.dumps(used))
+            texts, ids = pathlib.Path(folder) / "lines.counted", pathlib.Path(folder) / "ids"
+            write_counted(texts, used)
             printed = subprocess.run([options.program, str(path), str(texts), str(ids)], check=True, text=True,
                                      stdout=subprocess.PIPE).stdout.strip()
             ours = [[int(i) for i in row.split()] for row in ids.read_text().split("\n")[:-1]]
