@@ -35,6 +35,7 @@ void AddedTokens::add(const AddedToken& token, std::string_view searched) {
   if (searched.empty()) return;
   entries_.push_back({std::string(searched), token});
   by_first_byte_[static_cast<unsigned char>(searched.front())].push_back(entries_.size() - 1);
+  starts_[static_cast<unsigned char>(searched.front())] = true;
 }
 
 void AddedTokens::seal() {
@@ -52,6 +53,10 @@ const AddedTokens::Entry* AddedTokens::longest_at(std::string_view text, std::si
 AddedTokens::Match AddedTokens::find(std::string_view text, std::size_t from, bool with_special) const {
   if (entries_.empty()) return {std::string_view::npos, 0, 0};
   for (std::size_t at = from; at < text.size();) {
+    if (!starts_[static_cast<unsigned char>(text[at])]) {
+      ++at;
+      continue;
+    }
     const Entry* entry = longest_at(text, at);
     if (entry && (with_special || !entry->token.special)) {
       const std::size_t end = at + entry->text.size();

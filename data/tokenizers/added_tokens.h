@@ -41,6 +41,7 @@ class AddedTokens {
   const Entry* longest_at(std::string_view text, std::size_t at) const;
 
   std::vector<Entry> entries_;
+  std::array<bool, 256> starts_{};                           // by first byte
   std::array<std::vector<std::size_t>, 256> by_first_byte_;  // longest first
 };
 

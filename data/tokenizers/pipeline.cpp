@@ -32,10 +32,9 @@ void clean_up(std::string& token) {
 
 }  // namespace
 
-PieceCache::PieceCache() : slots_(2 * kCachedPieces) {}
-
 void PieceCache::append_ids(const Model& model, std::string_view piece, std::vector<Id>& ids) {
   if (piece.size() > kCachedBytes || piece.empty()) return model.append_ids(piece, ids);
+  if (slots_.empty()) slots_.resize(2 * kCachedPieces);
   const std::size_t hash = TextHash()(piece), mask = slots_.size() - 1;
   std::size_t at = hash & mask;
   for (; slots_[at].text_size; at = (at + 1) & mask) {

@@ -39,10 +39,10 @@ struct Parts {
   std::unique_ptr<Model> model;
 };
 
-/// Ids of pieces that came before: words repeat. Holds the first 65,536 short ones.
+/// Ids of pieces that came before: words repeat. Holds the first 65,536 short ones; takes memory at its
+/// first use.
 class PieceCache {
  public:
-  PieceCache();
   /// Appends the ids of the piece, from memory or from the model.
   void append_ids(const Model& model, std::string_view piece, std::vector<Id>& ids);
 

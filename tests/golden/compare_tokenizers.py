@@ -4,7 +4,8 @@
     python3 tests/golden/compare_tokenizers.py build/release/bench/tokenize [--text FOLDER] [--gpt2 FOLDER] [--llama2c FILE]
 
 --text names a folder of .txt files whose lines are compared besides 100,000 made lines in many scripts; --gpt2 the
-folder of GPT-2's released encoder.json and vocab.bpe; --llama2c a tokenizer of llama2.c (its rule is written out here).
+folder of GPT-2's released encoder.json and vocab.bpe; --also further tokenizer.json or .model files (--only: no others);
+--llama2c a tokenizer of llama2.c (its rule is written out here).
 Ends with 1 if any line differs.
 """
 
@@ -88,27 +89,32 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("program")
     for name in ("text", "gpt2", "llama2c"): parser.add_argument("--" + name, type=pathlib.Path)
+    parser.add_argument("--also", type=pathlib.Path, nargs="*", default=[])
+    parser.add_argument("--only", action="store_true")
     options = parser.parse_args()
     lines = goldens.make_lines(100_000, 11)
     if options.text:
         for path in sorted(options.text.glob("*.txt")): lines += path.read_text().split("\n")
     cases = []
-    for path in sorted(goldens.FOLDER.glob("*.json")):
-        if path.name != "lines.json":
+    files = [] if options.only else sorted(goldens.FOLDER.glob("*.json")) + sorted(goldens.FOLDER.glob("*.model"))
+    for path in files + options.also:
+        if path.suffix == ".json" and path.name != "lines.json":
             tokenizer = Tokenizer.from_file(str(path))
+            tokenizer.no_truncation()  # which transformers does too, unless it is asked
+            tokenizer.no_padding()
             cases.append((path, lambda line, t=tokenizer: t.encode(line, add_special_tokens=False).ids))
-    for path in sorted(goldens.FOLDER.glob("*.model")):
-        cases.append((path, sentencepiece.SentencePieceProcessor(model_file=str(path)).encode))
+        elif path.suffix == ".model":
+            cases.append((path, sentencepiece.SentencePieceProcessor(model_file=str(path)).encode))
     if options.gpt2:
         tokenizer = gpt2(options.gpt2)
         cases.append((options.gpt2, lambda line: tokenizer.encode(line).ids))
     if options.llama2c: cases.append((options.llama2c, llama2c(options.llama2c)))
 
     failed = False
-    if options.text: failed = not compare_training(options.program, sorted(options.text.glob("*.txt")), 16_000)
+    if options.text and not options.only: failed = not compare_training(options.program, sorted(options.text.glob("*.txt")), 16_000)
     for path, encode in cases:
         used = lines[:20_000] if path == options.llama2c else lines  # the rule above takes quadratic time
-        if "bert" in path.name:
+        if "BertNormalizer" in (path.read_text() if path.suffix == ".json" else ""):
             used = [line for line in lines
                     if not any(map(goldens.is_reclassified, goldens.unicodedata.normalize("NFD", line)))]
         with tempfile.TemporaryDirectory() as folder:
