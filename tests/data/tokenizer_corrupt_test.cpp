@@ -112,6 +112,22 @@ TEST_CASE("Every truncation of a tokenizer.json is refused") {
     refuse("truncated json", scratch, "tokenizer.json", kWords.substr(0, size), {"not JSON"});
 }
 
+TEST_CASE("Any byte of a tokenizer.json may change: it is read, or refused with an Error") {
+  const test::Scratch scratch;
+  std::uint64_t state = 1;
+  for (int i = 0; i < 2'000; ++i) {
+    std::string bytes = i % 2 ? kBpe : kWords;
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    bytes[(state >> 33) % bytes.size()] = static_cast<char>(state >> 24);
+    const auto file = scratch.write("tokenizer.json", bytes);
+    const std::string message =
+        test::message_of([&] { data::load_tokenizer(file)->decode(std::vector<std::int64_t>{0}); });
+    INFO(message);
+    CHECK((message == "no error" || message.starts_with("[load_tokenizer] " + file.string()) ||
+           message.starts_with("[decode] ")));
+  }
+}
+
 TEST_CASE("Damaged values of a tokenizer.json are refused by key") {
   const std::string huge(400, '9'), deep(100, '[');
   refuse_changes(
