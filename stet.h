@@ -15,10 +15,10 @@
 #include <stet/data/idx.h>
 #include <stet/data/images.h>
 #include <stet/data/loader.h>
-#include <stet/nn/attention.h>
-#include <stet/nn/checkpoint.h>
 #include <stet/data/tokenizers/tokenizer.h>
 #include <stet/data/tokenizers/train_bpe.h>
+#include <stet/nn/attention.h>
+#include <stet/nn/checkpoint.h>
 #include <stet/nn/init.h>
 #include <stet/nn/layers.h>
 #include <stet/nn/losses.h>
