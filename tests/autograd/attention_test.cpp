@@ -218,6 +218,19 @@ void says(const std::function<void()>& action, const std::string& text) {
 }
 }  // namespace
 
+TEST_CASE("attention of nothing, and in bf16", "[attention]") {
+  const Tensor none = zeros({1, 2, 0, 4}), q = ones({1, 2, 3, 4}).set_requires_grad();
+  const Tensor y = attention(q, none, none);
+  CHECK(max(abs(y)).item() == 0);
+  CHECK(max(abs(grad(sum(y), {q})[0])).item() == 0);
+  CHECK(attention(none, q, q).shape() == Shape({1, 2, 0, 4}));
+  CHECK(attention(zeros({0, 2, 3, 4}), zeros({0, 1, 5, 4}), zeros({0, 1, 5, 6})).shape() == Shape({0, 2, 3, 6}));
+  const Inputs in = inputs(kCases[2], f32);
+  const Tensor half = attention(cast(in.q, bf16), cast(in.k, bf16), cast(in.v, bf16));
+  CHECK(half.dtype() == bf16);
+  CHECK(error(cast(half, f32), attention(in.q, in.k, in.v)) < 0.02);
+}
+
 TEST_CASE("attention needs memory for its results and two numbers a row, forward and backward", "[attention]") {
   const std::int64_t length = 256, width = 32, matrix = length * length * 4;
   const Case c{"", 1, 2, 2, length, length, width, width};
