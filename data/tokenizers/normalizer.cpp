@@ -23,7 +23,8 @@ template <class Change> std::string changed(std::string_view text, Change change
 }
 
 void clean(std::string& out, std::int32_t c) {
-  if (c == '\t' || c == '\n' || c == '\r') out += ' ';
+  if (c >= 0x20 && c < 0x7f) out += static_cast<char>(c);
+  else if (c == '\t' || c == '\n' || c == '\r') out += ' ';
   else if (c == 0 || c == 0xfffd || is_control(c)) return;  // among them white space: VT, FF, U+0085
   else if (class_of(c) == CharClass::space) out += ' ';
   else append_utf8(out, c);
