@@ -57,6 +57,7 @@ PY
 }
 
 finish_mutations() {
+  mutation_build || true  # the objects are of the restored sources again, for whoever runs some numbers next
   echo "mutations: $caught of $tried caught"
   [ "$caught" -eq "$tried" ]
 }
