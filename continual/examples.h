@@ -26,7 +26,8 @@ struct Batch {
 /// Joins two batches.
 Batch join(const Batch& a, const Batch& b);
 
-/// Data that several tasks look at; it stays on the CPU, where batches are assembled. x is (n, d) u8 (pixels, read as value / 255) or f32; y is (n,) i64.
+/// Data that several tasks look at; it stays on the CPU, where batches are assembled. x is (n, d) u8 (pixels, read as
+/// value / 255) or f32; y is (n,) i64.
 struct Pool {
   Tensor x, y;
 };

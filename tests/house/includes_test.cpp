@@ -112,7 +112,8 @@ std::vector<std::string> bad_arrows(const fs::path& root) {
 /// Third-party headers that a user of the umbrella header would have to have.
 std::vector<std::string> exposed_headers(const fs::path& root) {
   const auto third_party = [](const std::string& text) {
-    for (const char* name : {"nlohmann/", "zlib", "cblas", "openblas", "lapack", "catch2/", "cuda", "utf8proc", "sentencepiece"})
+    for (const char* name :
+         {"nlohmann/", "zlib", "cblas", "openblas", "lapack", "catch2/", "cuda", "utf8proc", "sentencepiece"})
       if (text.substr(1).starts_with(name)) return true;
     return false;
   };
