@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include <stet/tensor/counting_iterator.h>
 #include <stet/tensor/error.h>
 
 namespace stet::nn::safetensors {
@@ -31,35 +32,6 @@ std::string supported() {
   for (const FormatName& f : kFormatNames) list += (list.empty() ? "" : ", ") + std::string(f.name);
   return list;
 }
-
-/// Reads the header's bytes and counts them, so that errors can say where the parser was.
-class CountingIterator {
- public:
-  using iterator_category = std::input_iterator_tag;
-  using value_type = char;
-  using difference_type = std::ptrdiff_t;
-  using pointer = const char*;
-  using reference = const char&;
-
-  CountingIterator(const char* at, std::uint64_t* read) : at_(at), read_(read) {}
-  reference operator*() const { return *at_; }
-  CountingIterator& operator++() {
-    ++at_;
-    ++*read_;
-    return *this;
-  }
-  CountingIterator operator++(int) {
-    CountingIterator before = *this;
-    ++*this;
-    return before;
-  }
-  bool operator==(const CountingIterator& other) const { return at_ == other.at_; }
-  bool operator!=(const CountingIterator& other) const { return at_ != other.at_; }
-
- private:
-  const char* at_;
-  std::uint64_t* read_;
-};
 
 /// The parser's events. Every one is checked against the place in which it stands.
 class Events final : public json::json_sax_t {

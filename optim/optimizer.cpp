@@ -309,7 +309,7 @@ nn::State Optimizer::state() const {
     out[e.name + "/step"] = number(e.step);
     const auto names = state_names(e.group);
     for (std::size_t i = 0; i < e.state.size(); ++i) out[e.name + "/" + names[i]] = e.state[i].clone();
-    if (const Mask* m = mask(e.name)) out[e.name + "/mask"] = m->to_tensor();
+    if (const Mask* m = mask(e.name)) out[e.name + "/mask"] = m->to_tensor().clone();
   }
   return out;
 }

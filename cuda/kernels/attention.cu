@@ -252,19 +252,19 @@ template <class T> AttentionJob<T> typed(const Attention& job) {
 }
 
 template <class T> void attention(const Attention& job) {
-  launch("attention", attention_kernel<T>, grid_of(job.batch * job.heads * ceil_div(job.rows, kRows)), dim3(kThreads),
-         typed<T>(job));
+  launch("attention", attention_kernel<T>, exact_grid("attention", job.batch * job.heads * ceil_div(job.rows, kRows)),
+         dim3(kThreads), typed<T>(job));
 }
 
 template <class T> void attention_grad(const Attention& job) {
   const AttentionJob<T> now = typed<T>(job);
   for_each("attention", DeltaBody<T>{now}, job.batch * job.heads * job.rows);
   if (job.dq.data && job.rows > 0)
-    launch("attention", attention_dq_kernel<T>, grid_of(job.batch * job.heads * ceil_div(job.rows, kRows)),
-           dim3(kThreads), now);
+    launch("attention", attention_dq_kernel<T>,
+           exact_grid("attention", job.batch * job.heads * ceil_div(job.rows, kRows)), dim3(kThreads), now);
   if (job.dk.data && job.keys > 0)
-    launch("attention", attention_dkv_kernel<T>, grid_of(job.batch * job.kv_heads * ceil_div(job.keys, kKeys)),
-           dim3(kThreads), now);
+    launch("attention", attention_dkv_kernel<T>,
+           exact_grid("attention", job.batch * job.kv_heads * ceil_div(job.keys, kKeys)), dim3(kThreads), now);
 }
 
 template <void (*F32)(const Attention&), void (*F64)(const Attention&)> void either(const Attention& job) {

@@ -6,8 +6,9 @@
 namespace stet::cuda {
 namespace {
 
-/// Elements are moved as T; `inner` of them stand side by side.
-template <class T> struct SelectBody {
+/// Elements are moved as T. `across`: every element of the result has an index of its own (gather); otherwise
+/// `inner` elements side by side share one (index_select).
+template <class T, bool across> struct TakeBody {
   std::int64_t n, count, inner;
   Pointer<T> out;
   Pointer<const T> table;
@@ -15,21 +16,9 @@ template <class T> struct SelectBody {
   Pointer<Complaint> complaint;
 
   __device__ void operator()(std::int64_t i) const {
-    const std::int64_t line = i / inner, place = line % count;
-    const std::int64_t row = checked(index[place], n, place, Checked::index_select, complaint);
-    out[i] = table[(line / count * n + row) * inner + i % inner];
-  }
-};
-
-template <class T> struct GatherBody {
-  std::int64_t n, count, inner;
-  Pointer<T> out;
-  Pointer<const T> table;
-  Pointer<const std::int64_t> index;
-  Pointer<Complaint> complaint;
-
-  __device__ void operator()(std::int64_t i) const {
-    const std::int64_t row = checked(index[i], n, i, Checked::gather, complaint);
+    const std::int64_t place = across ? i : i / inner % count;
+    const Checked what = across ? Checked::gather : Checked::index_select;
+    const std::int64_t row = checked(index[place], n, place, what, complaint);
     out[i] = table[(i / (count * inner) * n + row) * inner + i % inner];
   }
 };
@@ -81,8 +70,8 @@ void index_select(const Indexing& job) {
   by_width(bytes, {job.table, job.out}, [&]<class T>() {
     const std::int64_t inner = bytes / static_cast<std::int64_t>(sizeof(T));
     for_each("index_select",
-             SelectBody<T>{job.n, job.count, inner, static_cast<T*>(job.out), static_cast<const T*>(job.table),
-                           job.index, complaint()},
+             TakeBody<T, false>{job.n, job.count, inner, static_cast<T*>(job.out), static_cast<const T*>(job.table),
+                                job.index, complaint()},
              job.outer * job.count * inner);
   });
 }
@@ -90,8 +79,8 @@ void index_select(const Indexing& job) {
 void gather(const Indexing& job) {
   const auto run = [&]<class T>() {
     for_each("gather",
-             GatherBody<T>{job.n, job.count, job.inner, static_cast<T*>(job.out), static_cast<const T*>(job.table),
-                           job.index, complaint()},
+             TakeBody<T, true>{job.n, job.count, job.inner, static_cast<T*>(job.out), static_cast<const T*>(job.table),
+                               job.index, complaint()},
              job.outer * job.count * job.inner);
   };
   switch (size_of(job.dtype)) {

@@ -7,6 +7,8 @@
 #include <nlohmann/json.hpp>
 #include <unordered_set>
 
+#include <stet/tensor/counting_iterator.h>
+
 namespace stet::data::tokenizers {
 
 using nlohmann::json;
@@ -15,35 +17,6 @@ namespace {
 
 constexpr std::uint64_t kFileCap = 1 << 30;
 constexpr std::size_t kDepthCap = 32;
-
-/// Hands the bytes to the parser and counts them, so that each value knows where it stood.
-class CountingIterator {
- public:
-  using iterator_category = std::input_iterator_tag;
-  using value_type = char;
-  using difference_type = std::ptrdiff_t;
-  using pointer = const char*;
-  using reference = const char&;
-
-  CountingIterator(const char* at, std::uint32_t* read) : at_(at), read_(read) {}
-  reference operator*() const { return *at_; }
-  CountingIterator& operator++() {
-    ++at_;
-    ++*read_;
-    return *this;
-  }
-  CountingIterator operator++(int) {
-    CountingIterator before = *this;
-    ++*this;
-    return before;
-  }
-  bool operator==(const CountingIterator& other) const { return at_ == other.at_; }
-  bool operator!=(const CountingIterator& other) const { return at_ != other.at_; }
-
- private:
-  const char* at_;
-  std::uint32_t* read_;
-};
 
 const char* name_of(JsonType type) {
   constexpr const char* names[] = {"null",     "true or false", "an integer", "a number",
