@@ -19,7 +19,7 @@ std::size_t blocks_freed = 0;
 
 namespace {
 
-constexpr std::size_t kPage = 4096, kGuard = 64, kRange = std::size_t{1} << 40;
+constexpr std::size_t kPage = 4096, kGuard = 64, kRange = std::size_t{1} << 38;
 constexpr unsigned char kPoison = 0xff;
 
 struct Block {
@@ -126,14 +126,13 @@ void mark(void* block, std::size_t bytes) {
   guarded([=] {
     const auto it = memory().blocks.find(static_cast<char*>(block));
     check(it != memory().blocks.end() && bytes <= it->second.bytes, "mark", block, " is no block of ", bytes, " bytes");
-    Block& marked = it->second;
-    ASAN_UNPOISON_MEMORY_REGION(block, bytes);
-    const std::size_t before = std::exchange(marked.in_use, bytes);
-    if (before <= bytes) return;
-    when_idle([=, &marked, from = static_cast<char*>(block)] {
-      ASAN_UNPOISON_MEMORY_REGION(from, before);
-      std::memset(from + bytes, kPoison, before - bytes);
-      ASAN_POISON_MEMORY_REGION(from + marked.in_use, marked.bytes - marked.in_use);
+    const std::size_t all = it->second.bytes, before = std::exchange(it->second.in_use, bytes);
+    ASAN_UNPOISON_MEMORY_REGION(block, bytes);  // a capture queues nothing
+    // In the stream's order: work that is queued still uses the block as it was when that work was given.
+    when_idle([=, from = static_cast<char*>(block)] {
+      ASAN_UNPOISON_MEMORY_REGION(from, std::max(before, bytes));
+      if (before > bytes) std::memset(from + bytes, kPoison, before - bytes);
+      ASAN_POISON_MEMORY_REGION(from + bytes, all - bytes);
     });
   });
 }
