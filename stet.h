@@ -12,9 +12,11 @@
 #include <stet/continual/strategies/baselines.h>
 #include <stet/continual/strategies/ewc.h>
 #include <stet/continual/strategies/replay.h>
+#include <stet/continual/tradeoff.h>
 #include <stet/data/idx.h>
 #include <stet/data/images.h>
 #include <stet/data/loader.h>
+#include <stet/data/text.h>
 #include <stet/data/tokenizers/tokenizer.h>
 #include <stet/data/tokenizers/train_bpe.h>
 #include <stet/nn/attention.h>

@@ -6,10 +6,13 @@
 #include <sstream>
 
 #include <stet/continual/report.h>
+#include <stet/continual/svg.h>
 #include <stet/tensor/error.h>
 
 namespace stet::continual {
 namespace {
+
+using namespace svg;
 
 constexpr int kCell = 46, kGap = 2, kRight = 16, kTitle = 46, kLegend = 64;
 
@@ -51,22 +54,6 @@ std::string hex(const Colour& c) {
   return text;
 }
 
-std::string escaped(const std::string& text) {
-  std::string out;
-  for (char c : text) switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&quot;"; break;
-      default: out += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;  // control characters are not allowed in XML
-    }
-  return out;
-}
-
-void text(std::ostream& out, double x, double y, std::string_view attributes, const std::string& words) {
-  out << "<text x=\"" << x << "\" y=\"" << y << "\" " << attributes << '>' << escaped(words) << "</text>\n";
-}
-
 std::string task_name(const HeatMap& map, std::size_t i) {
   return i < map.tasks.size() ? map.tasks[i] : std::to_string(i + 1);
 }
@@ -96,12 +83,6 @@ Layout layout_of(const std::vector<HeatMap>& maps) {
   }
   const bool slanted = names > kCell;
   return {42 + names, titles ? 34 : 10, slanted ? 40 + names * 3 / 4 : 52, kCell * tasks, slanted};
-}
-
-void turned(std::ostream& out, double x, double y, std::string_view style, int degrees, const std::string& words) {
-  std::ostringstream attributes;
-  attributes << "class=\"" << style << "\" transform=\"rotate(" << degrees << ' ' << x << ' ' << y << ")\"";
-  text(out, x, y, attributes.str(), words);
 }
 
 void draw_map(std::ostream& out, const HeatMap& map, const Layout& layout, int x0, int y0) {
@@ -149,15 +130,11 @@ void write_accuracy_matrices_svg(const std::filesystem::path& path, const std::s
   const int width = std::max(columns * layout.wide() + kLegend, 40 + width_of(title) * 3 / 2);
   const int height = kTitle + rows * layout.high();
   std::ostringstream out;
-  out << "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" << width << "\" height=\"" << height
-      << "\" viewBox=\"0 0 " << width << ' ' << height << "\" role=\"img\" aria-label=\"" << escaped(title)
-      << "\" font-family=\"'DejaVu Sans', Verdana, sans-serif\">\n"
-      << "<style>.value{font-size:13px;text-anchor:middle}.title{font-size:14px;font-weight:bold;text-anchor:"
-         "middle}"
-         ".row{font-size:12px;text-anchor:end}.column{font-size:12px;text-anchor:middle}"
-         ".axis{font-size:12px;fill:#555;text-anchor:middle}.tick{font-size:11px;fill:#555}"
-         ".head{font-size:17px;font-weight:bold}</style>\n"
-      << "<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n";
+  open(out, width, height, title,
+       ".value{font-size:13px;text-anchor:middle}.title{font-size:14px;font-weight:bold;text-anchor:middle}"
+       ".row{font-size:12px;text-anchor:end}.column{font-size:12px;text-anchor:middle}"
+       ".axis{font-size:12px;fill:#555;text-anchor:middle}.tick{font-size:11px;fill:#555}"
+       ".head{font-size:17px;font-weight:bold}");
   text(out, 20, 30, "class=\"head\"", title);
   for (std::size_t i = 0; i < maps.size(); ++i) {
     const int at = static_cast<int>(i);

@@ -13,7 +13,7 @@ endif()
 # These say nothing more on another device: the CPU's thread pool, its instruction sets, files that no tensor of a
 # device is read from, the house itself, and the tests that name both devices.
 set(cpu_alone threads_test math_test fashion_mnist_test idx_test images_test loader_test includes_test
-  tokenizer_test tokenizer_golden_test tokenizer_corrupt_test train_bpe_test)
+  tokenizer_test tokenizer_golden_test tokenizer_corrupt_test train_bpe_test text_test tradeoff_test)
 set(test_sources ${test_files})
 list(TRANSFORM test_sources PREPEND tests/)
 file(GLOB support_sources CONFIGURE_DEPENDS tests/support/*.cpp)
@@ -66,7 +66,9 @@ set_tests_properties(house/deep_graph PROPERTIES LABELS house TIMEOUT 600)
 if(STET_BUILD_EXAMPLES)
   add_test(NAME examples/forgetting_sample COMMAND bash ${PROJECT_SOURCE_DIR}/tests/support/last_line.sh
     "Frozen params: 8,320   Trainable params: 258" $<TARGET_FILE:examples_forgetting_sample>)
-  set_tests_properties(examples/forgetting_sample PROPERTIES LABELS examples TIMEOUT 300)
+  add_test(NAME examples/finetune_domain COMMAND bash ${PROJECT_SOURCE_DIR}/tests/support/finetune_domain.sh
+    $<TARGET_FILE:examples_finetune_domain>)
+  set_tests_properties(examples/forgetting_sample examples/finetune_domain PROPERTIES LABELS examples TIMEOUT 300)
 endif()
 
 if(STET_KERNELS)

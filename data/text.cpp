@@ -1,0 +1,73 @@
+// Text files and windows of bytes.
+#include <stet/data/text.h>
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include <stet/data/byte_source.h>
+#include <stet/tensor/error.h>
+
+namespace stet::data {
+namespace {
+
+/// Where the held-out part begins: at the first document after `wanted`, at a whole character where there is none.
+std::size_t cut_of(std::string_view text, std::size_t wanted) {
+  const std::size_t blank = text.find("\n\n", wanted);
+  if (blank != std::string_view::npos && blank + 2 < text.size()) return blank + 2;
+  while (wanted < text.size() && (static_cast<unsigned char>(text[wanted]) & 0xc0) == 0x80) ++wanted;
+  return wanted;
+}
+
+std::int64_t room_for(std::string_view op, std::string_view text, std::int64_t count, std::int64_t length) {
+  check(count > 0 && length > 0, op, count, " windows of ", length, " bytes");
+  const std::int64_t room = static_cast<std::int64_t>(text.size()) - length;
+  check(room >= 0, op, "windows of ", length, " bytes from a text of ", text.size());
+  return room;
+}
+
+}  // namespace
+
+Text load_text(const std::filesystem::path& path, double held_out) {
+  check(held_out > 0 && held_out < 1, "load_text", "held_out ", held_out, ": expected a part between 0 and 1");
+  ByteSource source("load_text", path);
+  std::string all;
+  std::array<std::uint8_t, 65536> part;
+  while (const std::size_t got = source.read(part)) all.append(part.begin(), part.begin() + got);
+  const auto wanted = static_cast<std::size_t>(static_cast<double>(all.size()) * (1 - held_out));
+  const std::size_t cut = cut_of(all, wanted);
+  check(cut > 0 && cut < all.size(), "load_text", path.string(), ": ", all.size(),
+        " bytes are too few for a part to train on and one to hold out");
+  return {path.stem().string(), all.substr(0, cut), all.substr(cut)};
+}
+
+Tensor byte_windows(std::string_view text, std::span<const std::int64_t> offsets, std::int64_t length) {
+  const std::int64_t room = room_for("byte_windows", text, static_cast<std::int64_t>(offsets.size()), length);
+  std::vector<std::int64_t> ids;
+  ids.reserve(offsets.size() * static_cast<std::size_t>(length));
+  for (const std::int64_t offset : offsets) {
+    check(offset >= 0 && offset <= room, "byte_windows", "offset ", offset, ": a window of ", length,
+          " bytes may begin at 0 to ", room);
+    for (const char c : text.substr(static_cast<std::size_t>(offset), static_cast<std::size_t>(length)))
+      ids.push_back(static_cast<unsigned char>(c));
+  }
+  const DefaultDevice host(Device::cpu());
+  return tensor(ids, Shape{static_cast<std::int64_t>(offsets.size()), length});
+}
+
+Tensor random_byte_windows(std::string_view text, std::int64_t count, std::int64_t length, Generator& generator) {
+  const std::int64_t room = room_for("random_byte_windows", text, count, length);
+  const RandomKey key = generator.next();
+  std::vector<std::int64_t> offsets;
+  for (std::int64_t i = 0; i < count; ++i) offsets.push_back(randint(key, static_cast<std::uint64_t>(i), 0, room + 1));
+  return byte_windows(text, offsets, length);
+}
+
+Tensor even_byte_windows(std::string_view text, std::int64_t count, std::int64_t length) {
+  const std::int64_t room = room_for("even_byte_windows", text, count, length);
+  std::vector<std::int64_t> offsets;
+  for (std::int64_t i = 0; i < count; ++i) offsets.push_back(count > 1 ? i * room / (count - 1) : 0);
+  return byte_windows(text, offsets, length);
+}
+
+}  // namespace stet::data

@@ -1,0 +1,260 @@
+// A small GPT learns general prose, then one domain: what does it gain there, and what does it lose elsewhere? Each
+// remedy is a curve over its strength. Run: build/release/examples/finetune_domain --text DIR [--help], where DIR is
+// what examples/get_text.sh prepares. Prints a table and writes finetune_domain.{json,svg} for the domain.
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstdio>
+#include <iostream>
+#include <map>
+#include <sstream>
+
+#include "training.h"
+
+using namespace stet;
+using namespace stet::continual;
+
+namespace {
+
+struct Arguments {
+  std::string text, out = ".", domain = "technical_manual", general = "general_fortunes";
+  int seeds = 3, pretrain = 2000, steps = 200, threads = 0;
+  bool quick = false;
+};
+
+constexpr const char* kHelp =
+    "finetune_domain --text DIR [--domain NAME] [--general NAME] [--out DIR] [--seeds N] [--pretrain N] [--steps N]\n"
+    "                [--threads N] [--quick]\n"
+    "  --text DIR      folder with NAME.txt for each text (bash examples/get_text.sh DIR makes one)\n"
+    "  --domain NAME   what is learned second (default: technical_manual)\n"
+    "  --general NAME  what is learned first (default: general_fortunes)\n"
+    "  --out DIR       where finetune_domain.json and .svg go (default: here)\n"
+    "  --seeds N       seeds 1 to N (default: 3)\n"
+    "  --pretrain N    steps on the general text (default: 2000)\n"
+    "  --steps N       steps on the domain (default: 200)\n"
+    "  --threads N     threads (default: one for each core)\n"
+    "  --quick         one seed, a smaller model and few steps: shows that it runs, not what it shows\n";
+
+int number(const std::string& name, const std::string& text) {
+  int value = 0;
+  const auto end = text.data() + text.size();
+  const auto parsed = std::from_chars(text.data(), end, value);
+  check(parsed.ec == std::errc() && parsed.ptr == end && value >= 1, "finetune_domain", name, " ", text,
+        ": expected a number from 1 on");
+  return value;
+}
+
+Arguments parse(int count, char** words) {
+  Arguments out;
+  const std::map<std::string, std::string*> texts{
+      {"--text", &out.text}, {"--out", &out.out}, {"--domain", &out.domain}, {"--general", &out.general}};
+  const std::map<std::string, int*> numbers{
+      {"--seeds", &out.seeds}, {"--pretrain", &out.pretrain}, {"--steps", &out.steps}, {"--threads", &out.threads}};
+  for (int i = 1; i < count; ++i) {
+    const std::string name = words[i];
+    if (name == "--help") {
+      std::cout << kHelp;
+      std::exit(0);
+    }
+    if (name == "--quick") {
+      out.quick = true;
+      continue;
+    }
+    check(texts.contains(name) || numbers.contains(name), "finetune_domain", "unknown argument '", name, "'\n", kHelp);
+    check(i + 1 < count, "finetune_domain", name, " needs a value");
+    const std::string value = words[++i];
+    if (texts.contains(name)) *texts.at(name) = value;
+    else *numbers.at(name) = number(name, value);
+  }
+  check(!out.text.empty(), "finetune_domain", "--text is missing: which folder are the texts in?\n", kHelp);
+  if (out.quick) out.seeds = 1, out.pretrain = std::min(out.pretrain, 60), out.steps = std::min(out.steps, 20);
+  return out;
+}
+
+nn::Gpt2Config shape(bool quick) {
+  return {.vocab_size = 256,
+          .n_positions = kLength,
+          .n_embd = quick ? 32 : 128,
+          .n_layer = quick ? 3 : 5,
+          .n_head = 4,
+          .resid_pdrop = 0,
+          .embd_pdrop = 0,
+          .attn_pdrop = 0};
+}
+
+std::vector<Method> methods() {
+  return {{.name = "full, lr", .strength = "1e-4", .rate = 1e-4},
+          {.name = "full, lr", .strength = "3e-4", .rate = 3e-4},
+          {.name = "full, lr", .strength = "1e-3"},
+          {.name = "full, lr", .strength = "3e-3", .rate = 3e-3},
+          {.name = "replay", .strength = "25 %", .replay = 0.25},
+          {.name = "replay", .strength = "5 %", .replay = 0.05},
+          {.name = "replay", .strength = "1 %", .replay = 0.01},
+          {.name = "EWC", .strength = "λ 1000", .ewc = 1000},
+          {.name = "EWC", .strength = "100", .ewc = 100},
+          {.name = "EWC", .strength = "10", .ewc = 10},
+          {.name = "L2-SP", .strength = "λ 0.1", .l2 = 0.1},
+          {.name = "L2-SP", .strength = "0.01", .l2 = 0.01},
+          {.name = "L2-SP", .strength = "0.001", .l2 = 0.001},
+          {.name = "top blocks", .strength = "1", .top = 1},
+          {.name = "top blocks", .strength = "2", .top = 2},
+          {.name = "top blocks", .strength = "3", .top = 3},
+          {.name = "layer-wise lr", .strength = "0.4", .decay = 0.4},
+          {.name = "layer-wise lr", .strength = "0.7", .decay = 0.7},
+          {.name = "WiSE-FT", .strength = "0.25", .blend = 0.25},
+          {.name = "WiSE-FT", .strength = "0.5", .blend = 0.5},
+          {.name = "WiSE-FT", .strength = "0.75", .blend = 0.75}};
+}
+
+struct Experiment {
+  std::vector<Method> methods;
+  std::vector<Losses> pretrained;            // of each seed
+  std::vector<std::vector<Losses>> results;  // [method][seed]
+};
+
+/// What the others are compared with.
+bool is_plain(const Method& method) { return method.name == "full, lr" && method.rate == kRate; }
+
+Experiment run(const Arguments& arguments, const Corpora& texts) {
+  Experiment out{methods(), {}, {}};
+  out.results.resize(out.methods.size());
+  ProgressLine line;
+  const auto trained =
+      std::count_if(out.methods.begin(), out.methods.end(), [](const Method& m) { return m.blend == 1; });
+  const double all = arguments.seeds * (arguments.pretrain + static_cast<double>(trained) * arguments.steps);
+  double done = 0;
+  for (std::uint64_t seed = 1; seed <= static_cast<std::uint64_t>(arguments.seeds); ++seed) {
+    const auto tell = [&](const std::string& what) {
+      return
+          [&line, &done, all, what, seed] { line.update(++done / all, "seed " + std::to_string(seed) + ", " + what); };
+    };
+    manual_seed(seed);
+    nn::Gpt2 model(shape(arguments.quick));
+    train(model, {.name = "pretraining", .strength = "", .rate = 3e-3}, texts.general.train, "", arguments.pretrain,
+          1000 + seed, {}, tell("pretraining"));
+    const nn::State pretrained = model.state();
+    out.pretrained.push_back(measure(model, texts));
+    Generator generator = Generator(seed).fork("fisher");
+    const nn::State fisher = sampled_fisher(model, texts.general.train, arguments.quick ? 10 : 150, generator);
+    nn::State plain;  // fine-tuned with nothing added
+    for (std::size_t i = 0; i < out.methods.size(); ++i) {
+      const Method& method = out.methods[i];
+      model.load(pretrained);
+      if (method.blend < 1) blend(model, pretrained, plain, method.blend);
+      else
+        train(model, method, texts.domain.train, texts.general.train, arguments.steps, seed, fisher,
+              tell(method.name + " " + method.strength));
+      if (is_plain(method)) plain = model.state();
+      out.results[i].push_back(measure(model, texts));
+    }
+  }
+  return out;
+}
+
+std::vector<TradeoffCurve> curves(const Experiment& e) {
+  std::vector<TradeoffCurve> out;
+  for (std::size_t i = 0; i < e.methods.size(); ++i) {
+    std::vector<double> learned, forgotten;
+    for (std::size_t s = 0; s < e.pretrained.size(); ++s) {
+      learned.push_back(e.pretrained[s].domain - e.results[i][s].domain);
+      forgotten.push_back(e.results[i][s].general - e.pretrained[s].general);
+    }
+    if (out.empty() || out.back().method != e.methods[i].name) out.push_back({e.methods[i].name, {}});
+    out.back().points.push_back({e.methods[i].strength, spread_of(learned), spread_of(forgotten)});
+  }
+  return out;
+}
+
+std::string cell(const Spread& s) {
+  char out[48];
+  if (std::isfinite(s.deviation)) std::snprintf(out, sizeof out, "%+.3f ± %.3f", s.mean, s.deviation);
+  else std::snprintf(out, sizeof out, "%+.3f", s.mean);
+  return out;
+}
+
+void print_table(const std::vector<TradeoffCurve>& all) {
+  std::printf("%-16s %-8s %18s %18s\n", "method", "strength", "learned", "forgotten");
+  for (const auto& curve : all)
+    for (const auto& p : curve.points) {
+      const int wide = p.strength.starts_with("λ") ? 9 : 8;  // printf counts bytes
+      std::printf("%-16s %-*s %18s  %18s\n", curve.method.c_str(), wide, p.strength.c_str(), cell(p.learned).c_str(),
+                  cell(p.forgotten).c_str());
+    }
+}
+
+/// Who forgets least where all have learned the same: what plain fine-tuning learns at kRate, times 0.8.
+void conclude(const std::vector<TradeoffCurve>& all, double learned) {
+  std::vector<std::pair<double, std::string>> order;
+  std::string never;
+  for (const auto& curve : all)
+    if (const auto forgotten = forgotten_at(curve, learned)) order.emplace_back(*forgotten, curve.method);
+    else never += (never.empty() ? "" : ", ") + curve.method;
+  std::sort(order.begin(), order.end());
+  std::printf("\nAt the same gain on the domain (%.3f nats a byte) the general loss rises by", learned);
+  for (std::size_t i = 0; i < order.size(); ++i)
+    std::printf("%s %+.3f (%s)", i ? "," : "", order[i].first, order[i].second.c_str());
+  std::printf(".\n");
+  if (!never.empty()) std::printf("Not on their curve at that gain: %s.\n", never.c_str());
+}
+
+void write_json(const std::filesystem::path& path, const Arguments& arguments, const Experiment& e) {
+  std::ostringstream out;
+  out.precision(6);
+  out << "{\"domain\": \"" << arguments.domain << "\", \"general\": \"" << arguments.general
+      << "\", \"unit\": \"nats a byte\", \"pretraining steps\": " << arguments.pretrain
+      << ", \"steps\": " << arguments.steps << ",\n \"runs\": [\n";
+  for (std::size_t s = 0; s < e.pretrained.size(); ++s) {
+    const auto row = [&](const std::string& method, const std::string& strength, const Losses& losses, bool last) {
+      out << "  {\"seed\": " << s + 1 << ", \"method\": \"" << method << "\", \"strength\": \"" << strength
+          << "\", \"general\": " << losses.general << ", \"domain\": " << losses.domain << (last ? "}\n" : "},\n");
+    };
+    row("pretrained", "", e.pretrained[s], false);
+    for (std::size_t i = 0; i < e.methods.size(); ++i)
+      row(e.methods[i].name, e.methods[i].strength, e.results[i][s],
+          s + 1 == e.pretrained.size() && i + 1 == e.methods.size());
+  }
+  out << " ]}\n";
+  write_text_file(path, out.str());
+}
+
+void compare(const Arguments& arguments) {
+  const auto read = [&](const std::string& name) {
+    return data::load_text(std::filesystem::path(arguments.text) / (name + ".txt"));
+  };
+  Corpora texts{read(arguments.general), read(arguments.domain), {}, {}};
+  texts.general_windows = data::even_byte_windows(texts.general.held_out, kWindows, kLength);
+  texts.domain_windows = data::even_byte_windows(texts.domain.held_out, kWindows, kLength);
+  const Experiment e = run(arguments, texts);
+  const auto all = curves(e);
+  std::vector<double> general, domain;
+  for (const Losses& l : e.pretrained) general.push_back(l.general), domain.push_back(l.domain);
+  const Spread g = spread_of(general), d = spread_of(domain);
+  std::printf(
+      "Pretrained on %s, fine-tuned on %s; loss in nats a byte on held-out text, mean ± deviation over seeds 1 to %d.\n"
+      "Before: %.3f on the general text, %.3f on the domain. Learned: the domain's fall. Forgotten: the general "
+      "rise.\n\n",
+      arguments.general.c_str(), arguments.domain.c_str(), arguments.seeds, g.mean, d.mean);
+  print_table(all);
+  for (std::size_t i = 0; i < e.methods.size(); ++i)
+    if (is_plain(e.methods[i])) conclude(all, 0.8 * all[0].points[i].learned.mean);
+  const std::filesystem::path out = arguments.out;
+  write_json(out / "finetune_domain.json", arguments, e);
+  write_tradeoff_svg(out / "finetune_domain.svg", arguments.general + ", then " + arguments.domain,
+                     "learned: fall of the domain's loss (nats a byte)",
+                     "forgotten: rise of the general loss (nats a byte)", all);
+  std::printf("finetune_domain.json and finetune_domain.svg are in %s\n",
+              std::filesystem::absolute(out).lexically_normal().c_str());
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+  try {
+    const Arguments arguments = parse(count, words);
+    if (arguments.threads > 0) set_threads(arguments.threads);
+    compare(arguments);
+  } catch (const std::exception& problem) {
+    std::cerr << problem.what() << '\n';
+    return 2;
+  }
+}

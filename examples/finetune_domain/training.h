@@ -1,0 +1,46 @@
+// How one model is pretrained, fine-tuned under one method, and measured. Private to finetune_domain.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include <stet/stet.h>
+
+constexpr std::int64_t kLength = 96, kBatch = 12, kWindows = 128;
+constexpr double kRate = 1e-3;  // of every method that turns something else
+
+/// How one run differs from plain fine-tuning.
+struct Method {
+  std::string name, strength;
+  double rate = kRate;
+  double replay = 0;       ///< share of the sequences that come from the general text
+  double ewc = 0, l2 = 0;  ///< strength of the penalty
+  int top = 0;             ///< train only the last `top` blocks and the final norm; 0: everything
+  double decay = 1;        ///< of the learning rate from each block to the one below it
+  double blend = 1;        ///< WiSE-FT: how far from the pretrained model to plain fine-tuning at kRate
+};
+
+/// Everything is learned from `train` and measured on windows of `held_out` that stay the same.
+struct Corpora {
+  stet::data::Text general, domain;
+  stet::Tensor general_windows, domain_windows;
+};
+
+struct Losses {
+  double general = 0, domain = 0;  ///< nats per byte
+};
+
+Losses measure(stet::nn::Gpt2& model, const Corpora& texts);
+
+/// Fisher diagonal of the model's own distribution: one label drawn at each position (sampled Fisher), a sequence an
+/// example, per byte.
+stet::nn::State sampled_fisher(stet::nn::Gpt2& model, const std::string& text, std::int64_t sequences,
+                               stet::Generator& generator);
+
+/// `old` is the text that replay draws from, `importance` EWC's. `report` is called after each step. All parameters
+/// are trainable afterwards.
+void train(stet::nn::Gpt2& model, const Method& method, const std::string& text, const std::string& old, int steps,
+           std::uint64_t seed, const stet::nn::State& importance, const std::function<void()>& report);
+
+/// WiSE-FT (Wortsman et al. 2022): the model becomes from + part (to - from).
+void blend(stet::nn::Gpt2& model, const stet::nn::State& from, const stet::nn::State& to, double part);

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Prepares the texts of finetune_domain from Debian packages: bash examples/get_text.sh DIR
+# Writes general_fortunes.txt (quotations, jokes, dialogue), technical_manual.txt (PostgreSQL 15's manual),
+# finance_guide.txt (GnuCash's guide) and legal_licences.txt (licences and copyright files of this machine's packages).
+# Packages are downloaded and unpacked in a temporary folder, not installed; w3m, which turns pages into text, is
+# installed where it is missing. A text that is there already is left alone.
+set -euo pipefail
+[ $# -eq 1 ] || { echo "bash examples/get_text.sh DIR" >&2; exit 2; }
+mkdir -p "$1"
+out=$(cd "$1" && pwd)
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+work=$(mktemp -d)
+chmod 755 "$work"  # apt downloads as a user of its own
+trap 'rm -rf "$work"' EXIT
+
+source "$root/tests/support/packages.sh"
+STET_PACKAGES=(w3m)
+install_missing_packages
+
+missing() { [ ! -s "$out/$1" ]; }
+unpack() {  # PACKAGE...: their files, under $work
+  for package in "$@"; do
+    echo "get_text.sh: downloading $package"
+    (cd "$work" && apt-get -qq download "$package" && dpkg -x "$package"_*.deb .)
+  done
+}
+pages() {  # FOLDER: its HTML pages as text, a blank line between them
+  find "$1" -name '*.html' | sort | while read -r page; do
+    w3m -dump -cols 120 -T text/html "$page"
+    echo
+  done
+}
+keep() {  # NAME: standard input becomes the text, as a whole or not at all
+  cat >"$work/part"
+  [ -s "$work/part" ] || { echo "get_text.sh: nothing found for $1" >&2; exit 1; }
+  mv "$work/part" "$out/$1"
+}
+
+if missing general_fortunes.txt; then
+  unpack fortunes fortunes-min
+  find "$work/usr/share/games/fortunes" -type f ! -name '*.dat' ! -name '*.u8' | sort | xargs cat |
+    sed 's/^%$//' | iconv -c -f UTF-8 -t UTF-8 | keep general_fortunes.txt
+fi
+if missing technical_manual.txt; then
+  unpack postgresql-doc-15
+  pages "$work/usr/share/doc/postgresql-doc-15/html" | keep technical_manual.txt
+fi
+if missing finance_guide.txt; then
+  unpack gnucash-docs
+  pages "$(find "$work" -type d -path '*gnucash-guide*' | grep -E '/(C|en)(/|$)|gnucash-guide-en' | sort | head -1)" |
+    keep finance_guide.txt
+fi
+if missing legal_licences.txt; then
+  # The same licence stands in many packages: each file's contents are taken once.
+  { find /usr/share/common-licenses -type f; find /usr/share/doc -maxdepth 2 -name copyright; } | sort |
+    xargs sha256sum | sort -u -k1,1 | sort -k2 | while read -r _ file; do
+      cat "$file"
+      echo
+    done | iconv -c -f UTF-8 -t UTF-8 | keep legal_licences.txt
+fi
+ls -l "$out"/*.txt

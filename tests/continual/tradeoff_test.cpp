@@ -1,0 +1,65 @@
+// Learned against forgotten: the comparison at equal gain, and the picture.
+#include <cmath>
+#include <fstream>
+#include <sstream>
+
+#include <stet/continual/tradeoff.h>
+
+#include "support/catch.h"
+#include "support/message.h"
+#include "support/scratch.h"
+
+using namespace stet;
+using namespace stet::continual;
+using Catch::Matchers::Contains;
+using test::message_of;
+
+namespace {
+
+TradeoffPoint point(double learned, double forgotten, double deviation = 0.01) {
+  return {"s", {learned, deviation}, {forgotten, deviation}};
+}
+
+std::string read(const std::filesystem::path& path) {
+  std::ostringstream out;
+  out << std::ifstream(path, std::ios::binary).rdbuf();
+  return out.str();
+}
+
+}  // namespace
+
+TEST_CASE("What is forgotten at a given gain lies on the curve") {
+  const TradeoffCurve curve{"m", {point(0.1, 0.0), point(0.3, 0.2), point(0.5, 1.0)}};
+  CHECK(*forgotten_at(curve, 0.2) == Approx(0.1));
+  CHECK(*forgotten_at(curve, 0.4) == Approx(0.6));
+  CHECK(*forgotten_at(curve, 0.1) == Approx(0.0).margin(1e-12));
+  CHECK(*forgotten_at(curve, 0.5) == Approx(1.0));
+  CHECK_FALSE(forgotten_at(curve, 0.51));
+  CHECK_FALSE(forgotten_at(curve, 0.05));
+  CHECK_FALSE(forgotten_at({"one", {point(0.2, 0.1)}}, 0.2));  // no line
+  const TradeoffCurve folded{"f", {point(0.1, 0.5), point(0.4, 0.8), point(0.1, 0.1)}};
+  CHECK(*forgotten_at(folded, 0.25) == Approx(0.45));  // the better of two ways
+}
+
+TEST_CASE("The picture has every curve, its strengths and its spread") {
+  const test::Scratch scratch;
+  const auto path = scratch.path() / "plane.svg";
+  const TradeoffCurve a{"full & fast", {point(0.1, 0.0), point(0.3, 0.2)}}, b{"replay", {point(0.2, -0.05)}};
+  write_tradeoff_svg(path, "general, then <domain>", "learned", "forgotten", {a, b});
+  const std::string svg = read(path);
+  CHECK_THAT(svg, Contains("full &amp; fast") && Contains("replay") && Contains("&lt;domain&gt;"));
+  CHECK_THAT(svg, Contains("<polyline") && Contains("</svg>"));
+  CHECK(svg.find("nan") == std::string::npos);
+}
+
+TEST_CASE("One seed has no spread to draw; a point that is no place is named") {
+  const test::Scratch scratch;
+  const auto path = scratch.path() / "plane.svg";
+  write_tradeoff_svg(path, "t", "x", "y", {{"one seed", {point(0.1, 0.2, std::nan(""))}}});
+  CHECK(read(path).find("nan") == std::string::npos);
+  CHECK_THAT(message_of([&] {
+               write_tradeoff_svg(path, "t", "x", "y", {{"broken", {point(std::nan(""), 0)}}});
+             }),
+             Contains("[write_tradeoff_svg]") && Contains("'broken' at s"));
+  CHECK_THAT(message_of([&] { write_tradeoff_svg(path, "t", "x", "y", {{"empty", {}}}); }), Contains("no points"));
+}

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Runs the domain experiment for a few steps on texts that are always here, the project's prose and its sources:
+# finetune_domain.sh PROGRAM. Expects a table with all methods, the comparison, and both files.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/../.." && pwd)
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+cat "$root"/docs/*.md "$root"/README.md >"$folder/prose.txt"
+cat "$root"/tensor/*.cpp "$root"/autograd/*.cpp >"$folder/sources.txt"
+
+printed=$("$1" --text "$folder" --general prose --domain sources --pretrain 40 --steps 8 --quick --out "$folder")
+for word in "full, lr" replay EWC L2-SP "top blocks" "layer-wise lr" WiSE-FT "At the same gain on the domain"; do
+  grep -qF "$word" <<<"$printed" || { echo "missing in the output: $word" >&2; echo "$printed" >&2; exit 1; }
+done
+grep -q '"method": "WiSE-FT"' "$folder/finetune_domain.json"
+grep -q '</svg>' "$folder/finetune_domain.svg"
+if grep -qi nan <<<"$printed"; then echo "a loss is no number" >&2; exit 1; fi
+
+problem=$("$1" --text "$folder" --general prose --domain none --quick 2>&1) && { echo "a missing text is no error" >&2; exit 1; }
+grep -q 'none.txt' <<<"$problem"
