@@ -47,7 +47,7 @@ Linear::Linear(std::int64_t in, std::int64_t out, LinearOptions options)
   if (options.bias) bias.emplace(this, "bias", linear_bias(*this, in, out));
 }
 
-Tensor Linear::operator()(const Tensor& x, Activation activation) const {
+Tensor Linear::plain(const Tensor& x, Activation activation) const {
   return linear(x, weight, value_or_nothing(bias), activation);
 }
 

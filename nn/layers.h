@@ -19,6 +19,15 @@ struct LinearOptions {
   bool bias = true;
 };
 
+class Linear;
+
+/// What stands in for a linear layer while it is plugged in: adapters (continual/adapters/) implement it.
+struct LinearSlot {
+  virtual ~LinearSlot() = default;
+  /// x (..., in) -> (..., out); `base.plain` is the layer without its slot.
+  virtual Tensor operator()(const Linear& base, const Tensor& x, Activation activation) = 0;
+};
+
 /// y = act(x W^T + b). Weight and bias start as U(-1/sqrt(in), 1/sqrt(in)), PyTorch's default.
 class Linear : public Module {
  public:
@@ -26,12 +35,16 @@ class Linear : public Module {
   Linear(std::int64_t in, std::int64_t out, LinearOptions options = {});
 
   /// x (..., in) -> (..., out). The activation is applied while the product's tile is in cache.
-  Tensor operator()(const Tensor& x, Activation activation = Activation::none) const;
+  Tensor operator()(const Tensor& x, Activation activation = Activation::none) const {
+    return slot ? (*slot)(*this, x, activation) : plain(x, activation);
+  }
+  Tensor plain(const Tensor& x, Activation activation = Activation::none) const;
   std::int64_t in() const { return weight.shape()[1]; }
   std::int64_t out() const { return weight.shape()[0]; }
 
   Parameter weight;               ///< (out, in)
   std::optional<Parameter> bias;  ///< (out,)
+  LinearSlot* slot = nullptr;     ///< not owned
 };
 
 /// A table of vectors, looked up by index. Starts as N(0, 1), PyTorch's default.

@@ -53,13 +53,23 @@ Tensor TransformerBlock::mlp(const Tensor& x) const {
   fail("TransformerBlock", "unknown MLP ", static_cast<int>(options_.mlp));
 }
 
+Tensor TransformerBlock::attend(const Tensor& x, const AttentionContext& context, std::size_t layer) {
+  const Tensor y = drop(dropout1_, (*attention_)(x, context, layer));
+  return attention_slot ? (*attention_slot)(x, y) : y;
+}
+
+Tensor TransformerBlock::transform(const Tensor& x) {
+  const Tensor y = drop(dropout2_, mlp(x));
+  return mlp_slot ? (*mlp_slot)(x, y) : y;
+}
+
 Tensor TransformerBlock::operator()(const Tensor& x, const AttentionContext& context, std::size_t layer) {
   if (options_.pre_norm) {
-    const Tensor h = x + drop(dropout1_, (*attention_)((*norm1_)(x), context, layer));
-    return h + drop(dropout2_, mlp((*norm2_)(h)));
+    const Tensor h = x + attend((*norm1_)(x), context, layer);
+    return h + transform((*norm2_)(h));
   }
-  const Tensor h = (*norm1_)(x + drop(dropout1_, (*attention_)(x, context, layer)));
-  return (*norm2_)(h + drop(dropout2_, mlp(h)));
+  const Tensor h = (*norm1_)(x + attend(x, context, layer));
+  return (*norm2_)(h + transform(h));
 }
 
 TransformerStack::TransformerStack(Module* parent, std::string name, std::int64_t count,

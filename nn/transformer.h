@@ -39,6 +39,13 @@ class Norm {
   std::optional<RMSNorm> rms_;
 };
 
+/// What is added to a sublayer of a block (attention or MLP): adapters (continual/adapters/) implement it.
+struct SublayerSlot {
+  virtual ~SublayerSlot() = default;
+  /// The sublayer's input x and its output y (batch, T, width), after dropout -> what goes to the residual sum.
+  virtual Tensor operator()(const Tensor& x, const Tensor& y) = 0;
+};
+
 class TransformerBlock : public Module {
  public:
   TransformerBlock(Module* parent, std::string name, TransformerOptions options);
@@ -46,9 +53,15 @@ class TransformerBlock : public Module {
 
   /// x (batch, T, width) -> the same shape. `layer` is this block's place in the cache.
   Tensor operator()(const Tensor& x, const AttentionContext& context = {}, std::size_t layer = 0);
+  std::int64_t width() const { return options_.width; }
+
+  SublayerSlot* attention_slot = nullptr;  ///< not owned
+  SublayerSlot* mlp_slot = nullptr;        ///< not owned
 
  private:
   void make_parts();
+  Tensor attend(const Tensor& x, const AttentionContext& context, std::size_t layer);
+  Tensor transform(const Tensor& x);
   Tensor mlp(const Tensor& x) const;
   Tensor drop(std::optional<Dropout>& dropout, const Tensor& x) { return dropout ? (*dropout)(x) : x; }
 

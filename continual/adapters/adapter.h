@@ -1,0 +1,63 @@
+// What an adapter consists of: one piece for each place in the model, a module that is a child of the layer it adapts
+// and that is plugged into the layer's slot while the adapter is active.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <stet/continual/stamp.h>
+#include <stet/nn/layers.h>
+
+namespace stet::continual {
+
+class Piece : public nn::Module {
+ public:
+  /// `name`: of the adapter; `place`: path under which the piece stands in adapter files.
+  Piece(nn::Module& parent, std::string name, std::string place)
+      : nn::Module(&parent, std::move(name)), place_(std::move(place)) {}
+
+  const std::string& place() const { return place_; }
+  /// Puts the piece into its layer's slot, or takes it out. An Error when another piece is there.
+  virtual void plug(bool on) = 0;
+
+ private:
+  std::string place_;
+};
+
+/// The linear layer that an adapted one amounts to.
+struct Merged {
+  Tensor weight, bias;  ///< bias undefined where there is none
+};
+
+/// A piece in a linear layer. While merged, the layer's own weight stays as it is and the merged one is used instead.
+class LinearPiece : public Piece, public nn::LinearSlot {
+ public:
+  LinearPiece(nn::Linear& base, std::string name, std::string place)
+      : Piece(base, std::move(name), std::move(place)), base_(base) {}
+
+  Tensor operator()(const nn::Linear& base, const Tensor& x, Activation activation) final;
+  void plug(bool on) final;
+  void merge(bool on);
+  /// Weight (out, in) and bias (out,) of the merged layer, without history.
+  virtual Merged merged() const = 0;
+
+ protected:
+  /// The adapted layer before its activation: x (..., in) -> (..., out).
+  virtual Tensor adapted(const Tensor& x) = 0;
+  const nn::Linear& base() const { return base_; }
+  Tensor base_bias() const { return base_.bias ? base_.bias->value() : Tensor(); }
+
+ private:
+  std::vector<Stamp> stamps() const;
+
+  nn::Linear& base_;
+  std::optional<Merged> merged_;
+  std::vector<Stamp> merged_from_;
+};
+
+/// act(y).
+Tensor activate(const Tensor& y, Activation activation);
+
+}  // namespace stet::continual

@@ -1,0 +1,266 @@
+// Which layers get a piece, and which pieces are plugged in.
+#include <stet/continual/adapters/adapters.h>
+
+#include <algorithm>
+#include <limits>
+#include <set>
+
+#include <stet/tensor/error.h>
+
+namespace stet::continual {
+namespace {
+
+/// Layers of one kind below a module, outside of adapters, by path relative to it.
+template <class Layer> void collect(nn::Module& at, std::size_t skip, std::map<std::string, Layer*>& found) {
+  if (dynamic_cast<Piece*>(&at)) return;
+  if (auto* layer = dynamic_cast<Layer*>(&at))
+    if (const std::string path = at.path(); path.size() >= skip) found[path.substr(skip)] = layer;
+  for (nn::Module* child : at.children()) collect(*child, skip, found);
+}
+
+template <class Layer> std::map<std::string, Layer*> layers_of(nn::Module& model) {
+  std::map<std::string, Layer*> found;
+  const std::string prefix = model.path();
+  collect(model, prefix.empty() ? 0 : prefix.size() + 1, found);
+  return found;
+}
+
+/// Those that a glob matches; each glob has to match one.
+template <class Layer>
+std::set<std::string> matching(const std::map<std::string, Layer*>& layers, const std::vector<std::string>& globs) {
+  std::set<std::string> matched;
+  for (const std::string& glob : globs) {
+    bool any = false;
+    for (const auto& [path, layer] : layers)
+      if (nn::glob_match(glob, path)) {
+        matched.insert(path);
+        any = true;
+      }
+    if (any) continue;
+    std::string known;
+    for (const auto& [path, layer] : layers) known += (known.empty() ? "" : ", ") + path;
+    fail("attach", "no layer matches '", glob, "'; known: ", known);
+  }
+  return matched;
+}
+
+/// Makes the pieces that each kind of options asks for.
+struct Maker {
+  nn::Module& model;
+  const std::string& name;
+  std::vector<std::unique_ptr<Piece>> pieces = {};
+
+  void operator()(const LoraOptions& options) {
+    const auto layers = layers_of<nn::Linear>(model);
+    for (const std::string& path : matching(layers, options.targets))
+      pieces.push_back(std::make_unique<Lora>(*layers.at(path), name, path, options));
+  }
+  void operator()(const Ia3Options& options) {
+    const auto layers = layers_of<nn::Linear>(model);
+    const auto inputs = matching(layers, options.feedforward);
+    for (const std::string& path : matching(layers, options.targets))
+      if (!inputs.contains(path)) pieces.push_back(std::make_unique<Ia3>(*layers.at(path), name, path, false));
+    for (const std::string& path : inputs) pieces.push_back(std::make_unique<Ia3>(*layers.at(path), name, path, true));
+  }
+  void operator()(const BottleneckOptions& options) {
+    const auto blocks = layers_of<nn::TransformerBlock>(model);
+    for (const std::string& path : matching(blocks, options.targets))
+      for (const bool behind_attention : {true, false}) {
+        if (behind_attention && options.placement != Bottleneck::houlsby) continue;
+        const std::string part = behind_attention ? "attention_adapter" : "mlp_adapter";
+        pieces.push_back(std::make_unique<BottleneckPiece>(
+            *blocks.at(path), name + "_" + part, path.empty() ? part : path + "." + part, behind_attention, options));
+      }
+  }
+};
+
+}  // namespace
+
+Adapters::~Adapters() {
+  if (!active_.empty()) plug(active_, false);
+}
+
+const Adapters::Entry& Adapters::entry(const std::string& name, std::string_view op) const {
+  const auto found = entries_.find(name);
+  if (found != entries_.end()) return found->second;
+  std::string known;
+  for (const auto& [other, unused] : entries_) known += (known.empty() ? "" : ", ") + other;
+  fail(op, "no adapter '", name, "'; known: ", known);
+}
+
+void Adapters::check_free(const std::string& name, std::string_view op) const {
+  check(!name.empty(), op, "an adapter needs a name");
+  check(!entries_.contains(name), op, "there is an adapter '", name, "' already");
+}
+
+void Adapters::check_unmerged(std::string_view op) const {
+  check(!merged_, op, "adapter '", active_, "' is merged: unmerge it first");
+}
+
+Adapters::Pieces Adapters::make(const std::string& name, const AdapterOptions& options) const {
+  Maker maker{model_, name};
+  std::visit(maker, options);
+  check(!maker.pieces.empty(), "attach", "adapter '", name, "' has no targets");
+  for (const auto& piece : maker.pieces) piece->train(model_.is_training());
+  return std::move(maker.pieces);
+}
+
+void Adapters::plug(const std::string& name, bool on) {
+  for (const auto& piece : entries_.at(name).pieces) piece->plug(on);
+}
+
+int Adapters::attach(const std::string& name, const AdapterOptions& options) {
+  check_unmerged("attach");
+  check_free(name, "attach");
+  adopt(name, {options, make(name, options)});
+  return static_cast<int>(entries_.at(name).pieces.size());
+}
+
+void Adapters::adopt(const std::string& name, Entry made) {
+  entries_[name] = std::move(made);
+  try {
+    activate(name);
+  } catch (...) {
+    entries_.erase(name);
+    throw;
+  }
+}
+
+void Adapters::detach(const std::string& name) {
+  check_unmerged("detach");
+  entry(name, "detach");
+  if (active_ == name) deactivate();
+  entries_.erase(name);
+}
+
+void Adapters::activate(const std::string& name) {
+  check_unmerged("activate");
+  entry(name, "activate");
+  deactivate();
+  try {
+    plug(name, true);
+  } catch (...) {
+    plug(name, false);
+    throw;
+  }
+  active_ = name;
+}
+
+void Adapters::deactivate() {
+  check_unmerged("deactivate");
+  if (!active_.empty()) plug(active_, false);
+  active_.clear();
+}
+
+std::vector<std::string> Adapters::names() const {
+  std::vector<std::string> all;
+  for (const auto& [name, unused] : entries_) all.push_back(name);
+  return all;
+}
+
+std::vector<nn::Parameter*> Adapters::parameters(const std::string& name) const {
+  std::vector<nn::Parameter*> all;
+  for (const auto& piece : entry(name, "parameters").pieces)
+    for (nn::Parameter* p : piece->parameters()) all.push_back(p);
+  return all;
+}
+
+std::vector<nn::Parameter*> Adapters::all_parameters() const {
+  std::vector<nn::Parameter*> all;
+  for (const auto& [name, unused] : entries_)
+    for (nn::Parameter* p : parameters(name)) all.push_back(p);
+  return all;
+}
+
+int Adapters::freeze_base() {
+  const auto mine = all_parameters();
+  int frozen = 0;
+  for (nn::Parameter* p : model_.parameters())
+    if (std::find(mine.begin(), mine.end(), p) == mine.end()) {
+      p->set_trainable(false);
+      ++frozen;
+    }
+  return frozen;
+}
+
+void Adapters::average(const std::string& name, const std::map<std::string, double>& weights) {
+  check_free(name, "average");
+  check(!weights.empty(), "average", "adapter '", name, "' of no adapters");
+  const std::string& first = weights.begin()->first;
+  Entry made{entry(first, "average").options, make(name, entry(first, "average").options)};
+  std::map<std::string, Tensor> sums;
+  const NoGrad no_grad;
+  for (std::size_t i = 0; i < made.pieces.size(); ++i) {
+    const auto targets = made.pieces[i]->parameters();
+    std::vector<Tensor> total(targets.size());
+    for (const auto& [other, weight] : weights) {
+      const Pieces& theirs = entry(other, "average").pieces;
+      const auto sources = i < theirs.size() ? theirs[i]->parameters() : std::vector<nn::Parameter*>();
+      check(theirs.size() == made.pieces.size() && theirs[i]->place() == made.pieces[i]->place() &&
+                sources.size() == targets.size(),
+            "average", "adapters '", first, "' and '", other, "' are of different kinds or have different places");
+      for (std::size_t k = 0; k < targets.size(); ++k) {
+        check(sources[k]->shape() == targets[k]->shape(), "average", "'", sources[k]->path(), "' has shape ",
+              sources[k]->shape(), ", that of '", first, "' has ", targets[k]->shape());
+        const Tensor term = sources[k]->value().detach() * weight;
+        total[k] = total[k].defined() ? total[k] + term : term;
+      }
+    }
+    for (std::size_t k = 0; k < targets.size(); ++k) targets[k]->set(total[k]);
+  }
+  entries_[name] = std::move(made);
+}
+
+std::vector<LinearPiece*> Adapters::mergeable() const {
+  check(!active_.empty(), "merge", "no adapter is active");
+  std::vector<LinearPiece*> all;
+  for (const auto& piece : entries_.at(active_).pieces) {
+    all.push_back(dynamic_cast<LinearPiece*>(piece.get()));
+    check(all.back(), "merge", "'", piece->path(), "' is not linear: bottleneck adapters cannot be merged");
+  }
+  return all;
+}
+
+void Adapters::merge() {
+  if (merged_) return;
+  for (LinearPiece* piece : mergeable()) piece->merge(true);
+  merged_ = true;
+}
+
+double Adapters::merge(const Forward& forward, const Tensor& probe) {
+  unmerge();
+  const NoGrad no_grad;
+  const nn::EvalScope evaluation(model_);
+  const Tensor before = forward(probe);
+  merge();
+  return before.numel() == 0 ? 0 : max(abs(forward(probe) - before)).item();
+}
+
+void Adapters::unmerge() {
+  if (!merged_) return;
+  for (LinearPiece* piece : mergeable()) piece->merge(false);
+  merged_ = false;
+}
+
+nn::State Adapters::base_state() const {
+  nn::State state = model_.state();
+  const std::size_t skip = model_.path().empty() ? 0 : model_.path().size() + 1;
+  for (const auto& [name, entry] : entries_)
+    for (const auto& piece : entry.pieces) {
+      for (const nn::Parameter* p : piece->parameters()) state.erase(p->path().substr(skip));
+      for (const nn::Buffer* b : piece->buffers()) state.erase(b->path().substr(skip));
+    }
+  return state;
+}
+
+nn::State Adapters::merged_state() const {
+  nn::State state = base_state();
+  for (const LinearPiece* piece : mergeable()) {
+    const Merged merged = piece->merged();
+    state.at(piece->place() + ".weight") = merged.weight;
+    if (merged.bias.defined()) state.at(piece->place() + ".bias") = merged.bias.clone();
+  }
+  return state;
+}
+
+}  // namespace stet::continual

@@ -1,0 +1,89 @@
+// The adapters of a model, by name: attached, switched, averaged, merged, saved apart from the model.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <variant>
+
+#include <stet/continual/adapters/bottleneck.h>
+#include <stet/continual/adapters/ia3.h>
+#include <stet/continual/adapters/lora.h>
+#include <stet/continual/strategy.h>
+
+namespace stet::continual {
+
+using AdapterOptions = std::variant<LoraOptions, Ia3Options, BottleneckOptions>;
+
+/// An adapter's parameters are children of the layers that it adapts ("fc1.NAME.lora_A"): optimizers, summary() and
+/// the model's state see them. None or one adapter is active; only attach() and freeze_base() decide what is trainable,
+/// never activate().
+class Adapters {
+ public:
+  explicit Adapters(nn::Module& model) : model_(model) {}
+  /// Detaches all.
+  ~Adapters();
+  Adapters(const Adapters&) = delete;
+  Adapters& operator=(const Adapters&) = delete;
+
+  /// Makes an adapter and activates it; the model computes what it did before, to the bit, until the adapter is trained
+  /// or loaded. Its parameters are trainable, the base's are left as they are. Returns the number of places. An Error
+  /// when a glob matches no layer.
+  int attach(const std::string& name, const AdapterOptions& options);
+  void detach(const std::string& name);
+  void activate(const std::string& name);
+  /// The model as it was.
+  void deactivate();
+  /// Name of the active adapter; empty: none.
+  const std::string& active() const { return active_; }
+  std::vector<std::string> names() const;
+  const AdapterOptions& options(const std::string& name) const { return entry(name, "options").options; }
+  std::vector<nn::Parameter*> parameters(const std::string& name) const;
+
+  /// Freezes every parameter of the model that belongs to no adapter. Returns how many there are.
+  int freeze_base();
+
+  /// A new adapter whose parameters are sum_i weight_i theta_i of adapters with equal options; not activated. Of LoRA,
+  /// A and B are averaged each for itself, which is not the average of the products B A.
+  void average(const std::string& name, const std::map<std::string, double>& weights);
+
+  /// Folds the active adapter into weights that are kept beside the base's: a forward pass costs what the base's does
+  /// and changes by rounding alone. The base's parameters keep their bits, also in state() and in files; merging twice
+  /// is merging once. Nothing can be attached, detached or switched, and nothing may be written while merged.
+  void merge();
+  /// The same; returns the largest |change of an output| that merging makes for this input, in evaluation mode.
+  double merge(const Forward& forward, const Tensor& probe);
+  void unmerge();
+  bool merged() const { return merged_; }
+  /// The model without its adapters, and with the active one folded in: names and shapes are the base's.
+  nn::State base_state() const;
+  nn::State merged_state() const;
+
+  /// adapter_model.safetensors and adapter_config.json as PEFT writes them (of (IA)^3, LoRA and its kin; bottleneck
+  /// adapters, which PEFT has not, under keys of the same form). The base is not saved.
+  void save(const std::string& name, const std::filesystem::path& folder) const;
+  /// Attaches what such a folder holds, under `name`, and activates it. An Error lists every key that does not fit.
+  void load(const std::string& name, const std::filesystem::path& folder);
+
+ private:
+  using Pieces = std::vector<std::unique_ptr<Piece>>;
+  struct Entry {
+    AdapterOptions options;
+    Pieces pieces;
+  };
+  const Entry& entry(const std::string& name, std::string_view op) const;
+  void check_free(const std::string& name, std::string_view op) const;
+  void check_unmerged(std::string_view op) const;
+  Pieces make(const std::string& name, const AdapterOptions& options) const;
+  void adopt(const std::string& name, Entry made);
+  void plug(const std::string& name, bool on);
+  std::vector<LinearPiece*> mergeable() const;
+  std::vector<nn::Parameter*> all_parameters() const;
+
+  nn::Module& model_;
+  std::map<std::string, Entry> entries_;
+  std::string active_;
+  bool merged_ = false;
+};
+
+}  // namespace stet::continual

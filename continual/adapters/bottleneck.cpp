@@ -1,0 +1,42 @@
+// Down, activation, up.
+#include <stet/continual/adapters/bottleneck.h>
+
+#include <stet/nn/init.h>
+#include <stet/tensor/error.h>
+
+namespace stet::continual {
+namespace {
+
+std::int64_t checked_width(const nn::Module& block, const BottleneckOptions& options) {
+  check(options.width >= 1, "Bottleneck", "'", block.path(), "': width ", options.width, ", expected at least 1");
+  return options.width;
+}
+
+}  // namespace
+
+BottleneckPiece::BottleneckPiece(nn::TransformerBlock& block, std::string name, std::string place,
+                                 bool behind_attention, const BottleneckOptions& options)
+    : Piece(block, std::move(name), std::move(place)),
+      block_(block),
+      slot_(behind_attention ? block.attention_slot : block.mlp_slot),
+      options_(options),
+      down_(this, "down", block.width(), checked_width(block, options)),
+      up_(this, "up", options.width, block.width()) {
+  nn::init::apply(down_.weight, nn::init::kaiming_uniform({.nonlinearity = nn::init::Nonlinearity::relu}));
+  for (nn::Parameter* p : {&*down_.bias, &up_.weight, &*up_.bias}) nn::init::apply(*p, nn::init::zeros());
+  to(block.device());
+}
+
+Tensor BottleneckPiece::operator()(const Tensor& x, const Tensor& y) {
+  const Tensor& in = options_.placement == Bottleneck::parallel ? x : y;
+  return y + up_(down_(in, options_.activation)) * options_.scale;
+}
+
+void BottleneckPiece::plug(bool on) {
+  if (!parent()) return;  // the block is gone
+  check(!on || !slot_, "activate", "'", path(), "': the slot of '", block_.path(), "' is taken by another adapter");
+  if (on) slot_ = this;
+  else if (slot_ == this) slot_ = nullptr;
+}
+
+}  // namespace stet::continual

@@ -1,0 +1,55 @@
+// The low-rank path: two thin products beside the layer's own.
+#include <stet/continual/adapters/lora.h>
+
+#include <cmath>
+
+#include <stet/nn/init.h>
+#include <stet/tensor/error.h>
+
+namespace stet::continual {
+namespace {
+
+Tensor initial_a(const nn::Module& owner, const nn::Linear& base, const LoraOptions& options) {
+  check(options.rank >= 1, "Lora", "'", base.path(), "': rank ", options.rank, ", expected at least 1");
+  return nn::init::draw(owner, "lora_A", {options.rank, base.in()}, nn::init::linear_default(base.in()),
+                        base.weight.value().options());
+}
+
+}  // namespace
+
+Lora::Lora(nn::Linear& base, std::string name, std::string place, const LoraOptions& options)
+    : LinearPiece(base, std::move(name), std::move(place)),
+      lora_A(this, "lora_A", initial_a(*this, base, options)),
+      lora_B(this, "lora_B", zeros({base.out(), options.rank}, base.weight.value().options())),
+      scale_(options.alpha /
+             (options.rslora ? std::sqrt(static_cast<double>(options.rank)) : static_cast<double>(options.rank))) {
+  if (options.dropout > 0) lora_dropout_.emplace(this, "lora_dropout", options.dropout);
+  if (!options.dora) return;
+  const NoGrad no_grad;
+  const Tensor norms = row_norms();
+  check(norms.numel() == 0 || min(norms).item() > 0, "Lora", "'", base.path(),
+        "': DoRA needs a direction for every output, and a row of the weight is zero");
+  lora_magnitude_vector.emplace(this, "lora_magnitude_vector", norms);
+}
+
+Tensor Lora::row_norms() const {
+  const NoGrad no_grad;
+  return sqrt(sum(square(base().weight + matmul(lora_B, lora_A) * scale_), {1}));
+}
+
+Tensor Lora::adapted(const Tensor& x) {
+  const Tensor in = lora_dropout_ ? (*lora_dropout_)(x) : x;
+  const Tensor low = linear(linear(in, lora_A) * scale_, lora_B);  // the scale on the thin side
+  if (!lora_magnitude_vector) return base().plain(x) + low;
+  const Tensor y = (linear(x, base().weight) + low) * (*lora_magnitude_vector / row_norms());
+  return base().bias ? y + *base().bias : y;
+}
+
+Merged Lora::merged() const {
+  const NoGrad no_grad;
+  Tensor weight = base().weight + matmul(lora_B, lora_A) * scale_;
+  if (lora_magnitude_vector) weight = weight * unsqueeze(*lora_magnitude_vector / row_norms(), 1);
+  return {weight, base_bias().defined() ? base_bias().detach() : Tensor()};
+}
+
+}  // namespace stet::continual

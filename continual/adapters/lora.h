@@ -1,0 +1,40 @@
+// LoRA (Hu et al. 2022), rank-stabilised LoRA (Kalajdzievski 2023) and DoRA (Liu et al. 2024).
+#pragma once
+
+#include <stet/continual/adapters/adapter.h>
+
+namespace stet::continual {
+
+/// The defaults and meanings are PEFT's.
+struct LoraOptions {
+  std::vector<std::string> targets = {};  ///< globs over paths of linear layers: "*q_proj"
+  std::int64_t rank = 8;
+  double alpha = 8;
+  double dropout = 0;           ///< of the low-rank path's input, in training
+  bool rslora = false;          ///< scale alpha / sqrt(rank) instead of alpha / rank
+  bool dora = false;            ///< learn the norm of each row of the weight apart from its direction
+  bool fan_in_fan_out = false;  ///< only written to files: PEFT's base stores its weights as (in, out), as in GPT-2
+};
+
+/// y = x W^T + b + s (drop(x) A^T) B^T. A starts as U(-1/sqrt(in), 1/sqrt(in)), B as 0. With DoRA
+/// y = (x W^T + s (drop(x) A^T) B^T) m / ||W + s B A|| + b, the norm taken over rows and held constant in backward
+/// (section 4.3 of the paper); m starts as the norm of W's rows.
+class Lora final : public LinearPiece {
+ public:
+  Lora(nn::Linear& base, std::string name, std::string place, const LoraOptions& options);
+  Merged merged() const override;
+
+  nn::Parameter lora_A;                                ///< (rank, in)
+  nn::Parameter lora_B;                                ///< (out, rank)
+  std::optional<nn::Parameter> lora_magnitude_vector;  ///< (out,), with DoRA
+
+ protected:
+  Tensor adapted(const Tensor& x) override;
+
+ private:
+  Tensor row_norms() const;
+  double scale_;
+  std::optional<nn::Dropout> lora_dropout_;
+};
+
+}  // namespace stet::continual

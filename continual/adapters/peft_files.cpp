@@ -1,0 +1,212 @@
+// Adapter files under PEFT's names: adapter_model.safetensors and adapter_config.json.
+#include <fstream>
+#include <set>
+#include <sstream>
+
+#include <nlohmann/json.hpp>
+
+#include <stet/continual/adapters/adapters.h>
+#include <stet/nn/safetensors.h>
+#include <stet/tensor/error.h>
+
+namespace stet::continual {
+namespace {
+
+using nlohmann::json;
+constexpr std::string_view kPrefix = "base_model.model.";
+constexpr const char* kConfig = "adapter_config.json";
+constexpr const char* kWeights = "adapter_model.safetensors";
+constexpr const char* kPlacements[] = {"houlsby", "pfeiffer", "parallel"};
+constexpr const char* kActivations[] = {"none", "relu", "gelu", "tanh", "sigmoid"};
+
+/// PEFT holds A and B as layers, so that their keys end in ".weight"; vectors are plain parameters there.
+std::string key_of(const Piece& piece, const nn::Parameter& p) {
+  const std::string name = p.path().substr(piece.path().size() + 1);
+  return std::string(kPrefix) + piece.place() + "." + name + (name == "lora_A" || name == "lora_B" ? ".weight" : "");
+}
+
+bool ends_with(std::string_view text, std::string_view end) {
+  return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
+}
+
+/// The places that a file's keys speak of: what stands between the prefix and one of `endings`.
+std::set<std::string> places_in(const nn::State& state, const std::vector<std::string_view>& endings) {
+  std::set<std::string> places;
+  for (const auto& [key, value] : state)
+    for (const std::string_view end : endings)
+      if (key.starts_with(kPrefix) && ends_with(key, end) && key.size() > kPrefix.size() + end.size())
+        places.insert(key.substr(kPrefix.size(), key.size() - kPrefix.size() - end.size()));
+  return places;
+}
+
+struct Config {
+  std::filesystem::path file;
+  json fields;
+
+  template <class T> T get(const char* key, T otherwise) const {
+    const auto found = fields.find(key);
+    if (found == fields.end() || found->is_null()) return otherwise;
+    try {
+      return found->get<T>();
+    } catch (const json::exception& error) {
+      fail("load", file.string(), ": key '", key, "' is ", found->dump(), ": ", error.what());
+    }
+  }
+  /// A field that changes what is computed and that stet has not: only its neutral values are read.
+  void refuse(const char* key) const {
+    const auto found = fields.find(key);
+    if (found == fields.end() || found->is_null() || *found == false || *found == "none") return;
+    check((found->is_object() || found->is_array()) && found->empty(), "load", file.string(), ": key '", key, "' is ",
+          found->dump(), ", which is not supported");
+  }
+  int index(const char* key, std::span<const char* const> names) const {
+    const auto value = get<std::string>(key, "");
+    for (std::size_t i = 0; i < names.size(); ++i)
+      if (value == names[i]) return static_cast<int>(i);
+    fail("load", file.string(), ": key '", key, "' is '", value, "'");
+  }
+};
+
+Config read_config(const std::filesystem::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  check(in.good(), "load", file.string(), ": cannot be read");
+  Config config{file, json::parse(in, nullptr, false)};
+  check(config.fields.is_object(), "load", file.string(), ": not a JSON object");
+  return config;
+}
+
+LoraOptions lora_options(const Config& config, const nn::State& state) {
+  for (const char* key : {"bias", "modules_to_save", "rank_pattern", "alpha_pattern", "lora_bias", "layer_replication",
+                          "target_parameters", "trainable_token_indices", "alora_invocation_tokens"})
+    config.refuse(key);
+  LoraOptions options{.rank = config.get<std::int64_t>("r", 8),
+                      .alpha = config.get<double>("lora_alpha", 8),
+                      .dropout = config.get<double>("lora_dropout", 0),
+                      .rslora = config.get("use_rslora", false),
+                      .dora = config.get("use_dora", false),
+                      .fan_in_fan_out = config.get("fan_in_fan_out", false)};
+  const auto places = places_in(state, {".lora_A.weight", ".lora_B.weight"});
+  options.targets.assign(places.begin(), places.end());
+  return options;
+}
+
+Ia3Options ia3_options(const Config& config, const nn::State& state) {
+  config.refuse("modules_to_save");
+  Ia3Options options{.fan_in_fan_out = config.get("fan_in_fan_out", false)};
+  const auto names = config.get<std::vector<std::string>>("feedforward_modules", {});
+  for (const std::string& place : places_in(state, {".ia3_l"})) {
+    bool feedforward = false;
+    for (const std::string& name : names) feedforward = feedforward || place == name || ends_with(place, "." + name);
+    (feedforward ? options.feedforward : options.targets).push_back(place);
+  }
+  return options;
+}
+
+BottleneckOptions bottleneck_options(const Config& config, const nn::State& state) {
+  BottleneckOptions options{.placement = static_cast<Bottleneck>(config.index("placement", kPlacements)),
+                            .width = config.get<std::int64_t>("width", 16),
+                            .activation = static_cast<Activation>(config.index("activation", kActivations)),
+                            .scale = config.get<double>("scale", 1)};
+  const auto places = places_in(state, {".mlp_adapter.down.weight"});
+  options.targets.assign(places.begin(), places.end());
+  return options;
+}
+
+AdapterOptions read_options(const Config& config, const nn::State& state) {
+  const auto type = config.get<std::string>("peft_type", "");
+  if (type == "LORA") return lora_options(config, state);
+  if (type == "IA3") return ia3_options(config, state);
+  if (type == "BOTTLENECK") return bottleneck_options(config, state);
+  fail("load", config.file.string(), ": key 'peft_type' is '", type, "': expected LORA, IA3 or BOTTLENECK");
+}
+
+struct Fields {
+  json& config;
+  void operator()(const LoraOptions& o) const {
+    config["peft_type"] = "LORA";
+    config["r"] = o.rank;
+    // PEFT reads whole numbers, and any number besides.
+    if (o.alpha == static_cast<double>(static_cast<std::int64_t>(o.alpha)))
+      config["lora_alpha"] = static_cast<std::int64_t>(o.alpha);
+    else config["lora_alpha"] = o.alpha;
+    config["lora_dropout"] = o.dropout;
+    config["use_rslora"] = o.rslora;
+    config["use_dora"] = o.dora;
+    config["fan_in_fan_out"] = o.fan_in_fan_out;
+    config["bias"] = "none";
+    config["init_lora_weights"] = true;
+  }
+  void operator()(const Ia3Options& o) const {
+    config["peft_type"] = "IA3";
+    config["fan_in_fan_out"] = o.fan_in_fan_out;
+    config["init_ia3_weights"] = true;
+  }
+  void operator()(const BottleneckOptions& o) const {
+    config["peft_type"] = "BOTTLENECK";
+    config["placement"] = kPlacements[static_cast<int>(o.placement)];
+    config["activation"] = kActivations[static_cast<int>(o.activation)];
+    config["width"] = o.width;
+    config["scale"] = o.scale;
+  }
+};
+
+/// Copies a file's tensors into the pieces; an Error lists all that do not fit before anything is written.
+void fill(const std::vector<std::unique_ptr<Piece>>& pieces, const nn::State& state,
+          const std::filesystem::path& file) {
+  std::ostringstream problems;
+  std::set<std::string> wanted;
+  for (const auto& piece : pieces)
+    for (const nn::Parameter* p : piece->parameters()) {
+      const std::string key = key_of(*piece, *p);
+      wanted.insert(key);
+      const auto found = state.find(key);
+      if (found == state.end()) problems << "\n  missing: " << key << ' ' << p->shape();
+      else if (!(found->second.shape() == p->shape()))
+        problems << "\n  mismatched: " << key << " is " << found->second.shape() << ", the adapter has " << p->shape();
+    }
+  for (const auto& [key, value] : state)
+    if (!wanted.contains(key)) problems << "\n  unexpected: " << key << ' ' << value.shape();
+  check(problems.str().empty(), "load", file.string(), " does not fit its adapter:", problems.str());
+  for (const auto& piece : pieces)
+    for (nn::Parameter* p : piece->parameters()) p->set(to(state.at(key_of(*piece, *p)), p->value().device()));
+}
+
+}  // namespace
+
+void Adapters::save(const std::string& name, const std::filesystem::path& folder) const {
+  const Entry& saved = entry(name, "save");
+  nn::State state;
+  json targets = json::array(), feedforward = json::array();
+  for (const auto& piece : saved.pieces) {
+    targets.push_back(piece->place());
+    if (const auto* ia3 = dynamic_cast<const Ia3*>(piece.get()); ia3 && ia3->feedforward())
+      feedforward.push_back(piece->place());
+    for (const nn::Parameter* p : piece->parameters()) state[key_of(*piece, *p)] = p->value().detach();
+  }
+  json config{{"task_type", nullptr}, {"inference_mode", true}, {"modules_to_save", nullptr}};
+  config["target_modules"] = targets;
+  std::visit(Fields{config}, saved.options);
+  if (std::holds_alternative<Ia3Options>(saved.options)) config["feedforward_modules"] = feedforward;
+  std::filesystem::create_directories(folder);
+  nn::save_safetensors(folder / kWeights, state, {{"format", "pt"}});
+  std::ofstream out(folder / kConfig, std::ios::binary | std::ios::trunc);
+  out << config.dump(2) << '\n';
+  check(out.flush().good(), "save", (folder / kConfig).string(), ": cannot be written");
+}
+
+void Adapters::load(const std::string& name, const std::filesystem::path& folder) {
+  check_unmerged("load");
+  check_free(name, "load");
+  const Config config = read_config(folder / kConfig);
+  const nn::State state = nn::load_safetensors(folder / kWeights);
+  Entry made{read_options(config, state), {}};
+  try {
+    made.pieces = make(name, made.options);
+  } catch (const Error& error) {
+    fail("load", (folder / kWeights).string(), ": ", error.what());
+  }
+  fill(made.pieces, state, folder / kWeights);
+  adopt(name, std::move(made));
+}
+
+}  // namespace stet::continual

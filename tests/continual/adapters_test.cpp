@@ -1,0 +1,428 @@
+// Adapters: no effect when attached, gradients and merged weights against the written formulas, PEFT's files, what is
+// trainable, and what is refused.
+#include <cmath>
+#include <fstream>
+
+#include <stet/continual/adapters/adapters.h>
+#include <stet/continual/learner.h>
+#include <stet/continual/strategies/adapt.h>
+#include <stet/nn/checkpoint.h>
+#include <stet/nn/losses.h>
+#include <stet/nn/models/gpt2.h>
+#include <stet/nn/models/llama.h>
+#include <stet/nn/safetensors.h>
+#include <stet/optim/optimizers.h>
+
+#include "support/catch.h"
+#include "support/device.h"
+#include "support/goldens.h"
+#include "support/message.h"
+#include "support/pools.h"
+#include "support/samples.h"
+#include "support/scratch.h"
+
+using namespace stet;
+using namespace stet::continual;
+using Catch::Matchers::Contains;
+using test::message_of;
+using test::same_bits;
+
+namespace {
+
+const std::filesystem::path kGoldens = std::filesystem::path(STET_SOURCE_DIR) / "tests" / "golden" / "adapters";
+
+/// Values of a trained adapter's kind instead of those at the start.
+void shake(const std::vector<nn::Parameter*>& parameters) {
+  int seed = 40;
+  for (nn::Parameter* p : parameters)
+    p->set(p->value().detach() + test::spread(p->shape(), -0.4, 0.4, ++seed, p->value().options()));
+}
+
+struct LlamaCase {
+  nn::Llama model{{.vocab_size = 19,
+                   .hidden_size = 8,
+                   .intermediate_size = 12,
+                   .num_hidden_layers = 2,
+                   .num_attention_heads = 4,
+                   .num_key_value_heads = 2,
+                   .max_position_embeddings = 16,
+                   .rms_norm_eps = 1e-5,
+                   .rope_theta = 10000}};
+  Tensor tokens;
+  LlamaCase() {
+    Generator generator(4);
+    tokens = randint({2, 7}, 0, 19, generator);
+  }
+  Tensor operator()() {
+    const NoGrad no_grad;
+    const nn::EvalScope evaluation(model);
+    return model(tokens);
+  }
+};
+
+const LoraOptions kLora{.targets = {"*q_proj", "*v_proj", "*down_proj"}, .rank = 2, .alpha = 3};
+LoraOptions dora() {
+  LoraOptions options = kLora;
+  options.dora = true;
+  return options;
+}
+std::vector<AdapterOptions> linear_kinds() {
+  LoraOptions rs = kLora;
+  rs.rslora = true;
+  return {kLora, rs, dora(), Ia3Options{.targets = {"*k_proj", "*v_proj"}, .feedforward = {"*down_proj"}}};
+}
+std::vector<AdapterOptions> all_kinds() {
+  auto kinds = linear_kinds();
+  for (const Bottleneck placement : {Bottleneck::houlsby, Bottleneck::pfeiffer, Bottleneck::parallel})
+    kinds.push_back(BottleneckOptions{.placement = placement, .width = 3, .activation = Activation::gelu, .scale = 2});
+  return kinds;
+}
+
+}  // namespace
+
+TEST_CASE("an adapter has no effect when attached, has one when trained, and none when detached", "[adapters]") {
+  for (const AdapterOptions& options : all_kinds()) {
+    CAPTURE(options.index());
+    LlamaCase llama;
+    const Tensor plain = llama();
+    Adapters adapters(llama.model);
+    adapters.attach("a", options);
+    CHECK(same_bits(llama(), plain));
+    shake(adapters.parameters("a"));
+    const Tensor adapted = llama();
+    CHECK(max(abs(adapted - plain)).item() > 1e-4);
+    adapters.deactivate();
+    CHECK(same_bits(llama(), plain));
+    adapters.activate("a");
+    CHECK(same_bits(llama(), adapted));
+    adapters.detach("a");
+    CHECK(same_bits(llama(), plain));
+    CHECK(adapters.names().empty());
+  }
+}
+
+TEST_CASE("LoRA, DoRA and (IA)^3 are their formulas, gradients included", "[adapters]") {
+  for (const bool bias : {true, false})
+    for (const int kind : {0, 1, 2, 3}) {
+      CAPTURE(bias, kind);
+      nn::Sequential model;
+      auto& layer = model.add<nn::Linear>("fc", 5, 4, nn::LinearOptions{.bias = bias});
+      Adapters adapters(model);
+      LoraOptions lora{.targets = {"fc"}, .rank = 2, .alpha = 3, .rslora = kind == 1, .dora = kind == 1};
+      if (kind < 2) adapters.attach("a", lora);
+      else adapters.attach("a", kind == 2 ? Ia3Options{.targets = {"fc"}} : Ia3Options{.feedforward = {"fc"}});
+      shake(adapters.parameters("a"));
+      const Tensor x = test::spread({3, 5}, -1, 1, 1, f32).set_requires_grad(),
+                   seed = test::spread({3, 4}, -1, 1, 2, f32);
+      const Tensor y = layer(x, Activation::tanh);
+      y.backward(seed);
+
+      // The same in f64, composed of matmul.
+      const auto wide = [](const Tensor& t) { return cast(t.detach(), f64); };
+      std::vector<Tensor> p;
+      for (const nn::Parameter* parameter : adapters.parameters("a")) p.push_back(wide(*parameter).set_requires_grad());
+      const Tensor in = wide(x).set_requires_grad(), w = wide(layer.weight);
+      const Tensor b = bias ? wide(*layer.bias) : zeros({4}, f64);
+      const double s = kind == 1 ? 3 / std::sqrt(2.0) : 1.5;
+      Tensor z;
+      if (kind == 0) z = matmul(in, transpose(w)) + matmul(matmul(in, transpose(p[0])), transpose(p[1])) * s + b;
+      if (kind == 1) {
+        const Tensor v = w + matmul(p[1], p[0]) * s;
+        z = matmul(in, transpose(v * unsqueeze(p[2] / sqrt(sum(square(v.detach()), {1})), 1))) + b;
+      }
+      if (kind == 2) z = (matmul(in, transpose(w)) + b) * flatten(p[0]);
+      if (kind == 3) z = matmul(in * flatten(p[0]), transpose(w)) + b;
+      const Tensor expected = tanh(z);
+      expected.backward(cast(seed, f64));
+      CHECK(test::golden_error(cast(y.detach(), f64), expected.detach()) < 1e-6);
+      CHECK(test::golden_error(cast(x.grad(), f64), in.grad()) < 2e-6);
+      const auto mine = adapters.parameters("a");
+      for (std::size_t i = 0; i < mine.size(); ++i) {
+        CAPTURE(mine[i]->path());
+        CHECK(test::golden_error(cast(mine[i]->grad(), f64), p[i].grad()) < 2e-6);
+      }
+    }
+}
+
+TEST_CASE("merging changes logits by rounding, keeps the base's bits, and is undone exactly", "[adapters]") {
+  for (const AdapterOptions& options : linear_kinds()) {
+    CAPTURE(options.index());
+    LlamaCase llama;
+    const nn::State base = llama.model.state();
+    Adapters adapters(llama.model);
+    adapters.attach("a", options);
+    shake(adapters.parameters("a"));
+    const Tensor before = llama();
+    const auto forward = [&](const Tensor& x) { return llama.model(x); };
+    const double change = adapters.merge(forward, llama.tokens);
+    const Tensor merged = llama();
+    CHECK(change == max(abs(merged - before)).item());
+    CHECK(change > 0);
+    CHECK(change < 1e-4);
+    adapters.merge();
+    CHECK(same_bits(llama(), merged));
+    CHECK(adapters.merge(forward, llama.tokens) == change);
+    for (const auto& [name, value] : base) CHECK(same_bits(llama.model.state().at(name), value));
+    CHECK(adapters.base_state().size() == base.size());
+
+    LlamaCase alone;
+    alone.model.load(adapters.merged_state());
+    CHECK(same_bits(alone(), merged));
+
+    adapters.unmerge();
+    CHECK(same_bits(llama(), before));
+    adapters.deactivate();
+    alone.model.load(base);
+    CHECK(same_bits(llama(), alone()));
+  }
+}
+
+TEST_CASE("PEFT's adapters give PEFT's logits and are written as PEFT reads them", "[adapters]") {
+  const nn::State golden = nn::load_safetensors(kGoldens / "base.safetensors");
+  const auto base = [&](const std::string& prefix) {
+    nn::State state;
+    for (const auto& [name, value] : golden)
+      if (name.starts_with(prefix)) state[name.substr(prefix.size())] = value;
+    return state;
+  };
+  const Tensor tokens = to(golden.at("in.tokens"), default_device());
+  const test::Scratch scratch;
+  const char* keep = std::getenv("STET_ADAPTERS_OUT");  // for make_adapter_goldens.py --check
+  for (const std::string name : {"lora", "rslora", "dora", "ia3", "gpt2_lora", "gpt2_dora", "gpt2_ia3"}) {
+    CAPTURE(name);
+    LlamaCase llama;
+    nn::Gpt2 gpt2({.vocab_size = 19,
+                   .n_positions = 9,
+                   .n_embd = 8,
+                   .n_layer = 2,
+                   .n_head = 2,
+                   .resid_pdrop = 0,
+                   .embd_pdrop = 0,
+                   .attn_pdrop = 0});
+    const bool is_gpt2 = name.starts_with("gpt2");
+    nn::Module& model = is_gpt2 ? static_cast<nn::Module&>(gpt2) : llama.model;
+    model.load(is_gpt2 ? nn::Gpt2::transposed(base("gpt2.")) : base("llama."));
+    const auto logits = [&] {
+      const NoGrad no_grad;
+      const nn::EvalScope evaluation(model);
+      return is_gpt2 ? gpt2(tokens) : llama.model(tokens);
+    };
+    Adapters adapters(model);
+    adapters.load("theirs", kGoldens / name);
+    const Tensor expected = to(golden.at(name + "/out"), default_device());
+    CHECK(test::golden_error(logits(), expected) < 1e-5);
+
+    const auto folder = keep ? std::filesystem::path(keep) / name : scratch.path() / name;
+    adapters.save("theirs", folder);
+    const nn::State theirs = nn::load_safetensors(kGoldens / name / "adapter_model.safetensors");
+    const nn::State mine = nn::load_safetensors(folder / "adapter_model.safetensors");
+    CHECK(mine.size() == theirs.size());
+    for (const auto& [key, value] : theirs) {
+      CAPTURE(key);
+      REQUIRE(mine.contains(key));
+      CHECK(same_bits(mine.at(key), value));
+    }
+    const Tensor before = logits();
+    adapters.detach("theirs");
+    adapters.load("mine", folder);
+    CHECK(same_bits(logits(), before));
+    if (const auto* lora = std::get_if<LoraOptions>(&adapters.options("mine"))) CHECK(lora->fan_in_fan_out == is_gpt2);
+  }
+}
+
+TEST_CASE("bottleneck adapters are saved and loaded", "[adapters]") {
+  const test::Scratch scratch;
+  for (const Bottleneck placement : {Bottleneck::houlsby, Bottleneck::pfeiffer, Bottleneck::parallel}) {
+    LlamaCase llama;
+    Adapters adapters(llama.model);
+    CHECK(adapters.attach("a", BottleneckOptions{.placement = placement, .width = 3}) ==
+          (placement == Bottleneck::houlsby ? 4 : 2));
+    shake(adapters.parameters("a"));
+    const Tensor before = llama();
+    adapters.save("a", scratch.path());
+    adapters.detach("a");
+    adapters.load("b", scratch.path());
+    CHECK(same_bits(llama(), before));
+    CHECK_THROWS_WITH(adapters.merge(), Contains("cannot be merged"));
+  }
+}
+
+TEST_CASE("only attaching and freezing decide what is trainable", "[adapters]") {
+  LlamaCase llama;
+  Adapters adapters(llama.model);
+  const auto trainable = [&] {
+    std::vector<std::string> names;
+    for (const nn::Parameter* p : llama.model.trainable_parameters()) names.push_back(p->path());
+    return names;
+  };
+  const std::int64_t base = llama.model.count();
+  adapters.attach("a", kLora);
+  CHECK(llama.model.count_trainable() == llama.model.count());
+  CHECK(adapters.freeze_base() == 21);
+  const std::int64_t adapter = llama.model.count() - base;
+  CHECK(llama.model.count_trainable() == adapter);
+  CHECK_THAT(nn::summary(llama.model),
+             Contains("Frozen params: " + nn::with_commas(base) + "   Trainable params: " + nn::with_commas(adapter)));
+  for (nn::Parameter* p : adapters.parameters("a")) p->set_trainable(false);
+  adapters.attach("b", dora());
+  const auto names = trainable();
+  CHECK(names.size() == adapters.parameters("b").size());
+  adapters.activate("a");
+  CHECK(trainable() == names);
+  adapters.deactivate();
+  CHECK(trainable() == names);
+  adapters.activate("b");
+  CHECK(trainable() == names);
+}
+
+TEST_CASE("adapters can be averaged", "[adapters]") {
+  LlamaCase llama;
+  Adapters adapters(llama.model);
+  adapters.attach("a", kLora);
+  adapters.attach("b", kLora);
+  shake(adapters.parameters("a"));
+  shake(adapters.parameters("b"));
+  const Tensor with_b = llama();
+  adapters.average("mean", {{"a", 0.25}, {"b", 0.75}});
+  CHECK(adapters.active() == "b");
+  CHECK(same_bits(llama(), with_b));
+  const auto a = adapters.parameters("a"), b = adapters.parameters("b"), mean = adapters.parameters("mean");
+  for (std::size_t i = 0; i < mean.size(); ++i)
+    CHECK(same_bits(mean[i]->value(), a[i]->value() * 0.25 + b[i]->value() * 0.75));
+  adapters.average("copy", {{"b", 1}});
+  adapters.activate("copy");
+  CHECK(same_bits(llama(), with_b));
+  adapters.attach("other", dora());
+  CHECK_THROWS_WITH(adapters.average("bad", {{"a", 1}, {"other", 1}}),
+                    Contains("'a' and 'other' are of different kinds"));
+}
+
+TEST_CASE("a frozen base under LoRA computes no weight gradient and keeps no activation for it", "[adapters]") {
+  constexpr std::int64_t n = 64, width = 512;
+  nn::Sequential model;
+  auto& layer = model.add<nn::Linear>("fc", width, width, nn::LinearOptions{.bias = false});
+  Adapters adapters(model);
+  adapters.attach("a", LoraOptions{.targets = {"fc"}, .rank = 4});
+  adapters.freeze_base();
+  const Tensor x = test::spread({n, width}, -1, 1, 1, f32);
+  const auto kept = [&] {  // by the graph of one step, besides the output; then the most that backward needs
+    const std::int64_t before = memory_stats().live_bytes;
+    const Tensor y = layer(x * 1.0);
+    const std::int64_t live = memory_stats().live_bytes - before - y.bytes();
+    reset_peak_memory();
+    const std::int64_t at = memory_stats().live_bytes;
+    y.backward(ones(y.shape()));
+    return std::pair{live, memory_stats().peak_bytes - at};
+  };
+  const auto [frozen_live, frozen_peak] = kept();
+  CHECK_FALSE(layer.weight.grad().defined());
+  // x once, for A's gradient, and the thin product.
+  CHECK(frozen_live <= n * width * 4 + 3 * n * 4 * 4 + 4096);
+  CHECK(frozen_peak < width * width * 4);  // a weight gradient would not fit
+  layer.weight.set_trainable(true);
+  CHECK(kept().second >= width * width * 4);
+  layer.weight.set_trainable(false);
+  model.zero_grad();
+  for (nn::Parameter* p : adapters.parameters("a")) p->set_trainable(false);
+  CHECK_FALSE(layer(x).requires_grad());
+}
+
+TEST_CASE("recomputed blocks and dropout work with adapters", "[adapters]") {
+  LlamaCase llama;
+  Adapters adapters(llama.model);
+  LoraOptions options = kLora;
+  options.dropout = 0.3;
+  adapters.attach("a", options);
+  shake(adapters.parameters("a"));
+  adapters.freeze_base();
+  const nn::State state = llama.model.state();
+  const auto gradients = [&](bool recompute) {
+    llama.model.load(state);
+    llama.model.zero_grad();
+    llama.model.layers.recompute = recompute;
+    sum(square(llama.model(llama.tokens))).backward();
+    std::vector<Tensor> all;
+    for (const nn::Parameter* p : adapters.parameters("a")) all.push_back(p->grad().clone());
+    return all;
+  };
+  const auto plain = gradients(false), again = gradients(true);
+  for (std::size_t i = 0; i < plain.size(); ++i) CHECK(same_bits(plain[i], again[i]));
+  const NoGrad no_grad;
+  llama.model.load(state);
+  CHECK_FALSE(same_bits(llama.model(llama.tokens), llama()));
+}
+
+TEST_CASE("a learner adapts a model that it keeps", "[adapters]") {
+  const auto scenario =
+      split_classes(test::clouds(4, 40, 6, 1), test::clouds(4, 20, 6, 2), Setting::domain_incremental, 2);
+  nn::Mlp model({6, 8, scenario.outputs});
+  optim::Adam optimizer(model.parameters(), {.lr = 1e-2});
+  Adapters adapters(model);
+  Learner learner(model, optimizer,
+                  Adapt(adapters, "task 2", LoraOptions{.targets = {"*"}, .rank = 2}, {.from_task = 1}));
+  nn::State base;
+  learner.options.batch_size = 8;
+  learner.options.on_progress = [&](const Progress& p) {
+    if (p.task == 0) base = model.state();
+  };
+  learner.run(scenario);
+  CHECK(adapters.active() == "task 2");
+  for (const auto& [name, value] : base) CHECK(same_bits(model.state().at(name), value));
+  for (const nn::Parameter* p : adapters.parameters("task 2"))
+    if (p->name() == "lora_B") CHECK(max(abs(p->value())).item() > 0);
+}
+
+TEST_CASE("what does not fit is refused by name", "[adapters][misuse]") {
+  LlamaCase llama;
+  Adapters adapters(llama.model);
+  CHECK_THAT(message_of([&] { adapters.attach("a", LoraOptions{.targets = {"*query"}}); }),
+             Contains("[attach] no layer matches '*query'") && Contains("model.layers.0.self_attn.q_proj"));
+  CHECK_THAT(message_of([&] { adapters.attach("a", LoraOptions{}); }), Contains("has no targets"));
+  CHECK_THAT(message_of([&] { adapters.attach("a", LoraOptions{.targets = {"*q_proj"}, .rank = 0}); }),
+             Contains("rank 0"));
+  CHECK_THAT(message_of([&] { adapters.attach("weight", kLora); }), Contains("already has a part named 'weight'"));
+  CHECK_THAT(message_of([&] { adapters.activate("a"); }), Contains("no adapter 'a'"));
+  CHECK_THAT(message_of([&] { adapters.merge(); }), Contains("no adapter is active"));
+  CHECK(adapters.names().empty());
+  CHECK(llama.model.parameters().size() == 21);
+  adapters.attach("a", kLora);
+  CHECK_THAT(message_of([&] { adapters.attach("a", kLora); }), Contains("there is an adapter 'a' already"));
+  Adapters others(llama.model);
+  CHECK_THAT(message_of([&] { others.attach("b", kLora); }), Contains("is taken by another adapter"));
+  CHECK(others.names().empty());
+
+  const test::Scratch scratch;
+  adapters.save("a", scratch.path());
+  shake(adapters.parameters("a"));
+  adapters.merge();
+  for (const auto& action : std::vector<std::function<void()>>{
+           [&] { adapters.attach("b", kLora); }, [&] { adapters.detach("a"); }, [&] { adapters.activate("a"); },
+           [&] { adapters.deactivate(); }, [&] { adapters.load("b", scratch.path()); }})
+    CHECK_THAT(message_of(action), Contains("'a' is merged"));
+  llama.model.parameter("model.layers.0.self_attn.q_proj.weight").set(zeros({8, 8}));
+  CHECK_THAT(message_of([&] { llama(); }), Contains("written while merged"));
+  adapters.unmerge();
+
+  nn::State file = nn::load_safetensors(scratch.path() / "adapter_model.safetensors");
+  const std::string key = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight";
+  file[key] = zeros({3, 8});
+  file["base_model.model.more"] = zeros({1});
+  nn::save_safetensors(scratch.path() / "adapter_model.safetensors", file);
+  CHECK_THAT(message_of([&] { adapters.load("b", scratch.path()); }),
+             Contains("adapter_model.safetensors") && Contains("mismatched: " + key + " is (3, 8)") &&
+                 Contains("unexpected: base_model.model.more"));
+  CHECK(adapters.names() == std::vector<std::string>{"a"});
+  scratch.write("adapter_config.json", R"({"peft_type": "LORA", "bias": "all"})");
+  CHECK_THAT(message_of([&] { adapters.load("b", scratch.path()); }), Contains("key 'bias' is \"all\""));
+  scratch.write("adapter_config.json", R"({"peft_type": "VERA"})");
+  CHECK_THAT(message_of([&] { adapters.load("b", scratch.path()); }), Contains("'peft_type' is 'VERA'"));
+}
+
+TEST_CASE("a model may go before its adapters", "[adapters]") {
+  auto llama = std::make_unique<LlamaCase>();
+  auto adapters = std::make_unique<Adapters>(llama->model);
+  adapters->attach("a", kLora);
+  llama.reset();
+  adapters.reset();
+  SUCCEED();
+}

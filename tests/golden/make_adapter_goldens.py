@@ -1,0 +1,92 @@
+"""Writes adapters/ beside this script: what PEFT computes and saves for tiny models.
+
+    python3 -m pip install torch transformers peft safetensors
+    python3 tests/golden/make_adapter_goldens.py
+    python3 tests/golden/make_adapter_goldens.py --check FOLDER   # what stet wrote there, loaded by PEFT
+
+adapters/base.safetensors: "llama.NAME" and "gpt2.NAME" the bases' state dicts, "in.tokens", "CASE/out" the logits,
+computed in f64. adapters/CASE: PEFT's own files, with random values instead of the initial ones. The checked-in files
+were written with the versions that the metadata names.
+"""
+
+import pathlib
+import sys
+
+import peft
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+HERE = pathlib.Path(__file__).parent / "adapters"
+torch.set_num_threads(1)
+
+
+def base(family):
+    if family == "llama":
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(
+            hidden_size=8, intermediate_size=12, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+            max_position_embeddings=16, rope_theta=10000.0, rms_norm_eps=1e-5, vocab_size=19, tie_word_embeddings=False,
+            attn_implementation="eager"))
+    else:
+        model = transformers.GPT2LMHeadModel(transformers.GPT2Config(
+            n_positions=9, n_embd=8, n_layer=2, n_head=2, vocab_size=19, attn_implementation="eager"))
+    generator = torch.Generator().manual_seed(7)
+    for key, p in model.named_parameters():
+        around = 1.0 if key.endswith("weight") and p.dim() == 1 else 0.0
+        p.data = around + torch.randn(p.shape, generator=generator) * 0.3
+    return model.eval()
+
+
+CASES = {
+    "lora": ("llama", peft.LoraConfig(r=2, lora_alpha=3, target_modules=["q_proj", "v_proj", "down_proj"])),
+    "rslora": ("llama", peft.LoraConfig(r=3, lora_alpha=2, use_rslora=True, target_modules=["k_proj", "up_proj"])),
+    "dora": ("llama", peft.LoraConfig(r=2, lora_alpha=4, use_dora=True, target_modules=["q_proj", "o_proj", "gate_proj"])),
+    "ia3": ("llama", peft.IA3Config(target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"])),
+    "gpt2_lora": ("gpt2", peft.LoraConfig(r=2, lora_alpha=3, fan_in_fan_out=True, target_modules=["c_attn", "c_fc"])),
+    "gpt2_dora": ("gpt2", peft.LoraConfig(r=2, use_dora=True, fan_in_fan_out=True, target_modules=["c_attn", "mlp.c_proj"])),
+    "gpt2_ia3": ("gpt2", peft.IA3Config(target_modules=["c_attn", "mlp.c_proj"], feedforward_modules=["mlp.c_proj"],
+                                        fan_in_fan_out=True)),
+}
+
+
+def tokens():
+    return torch.randint(19, (2, 7), generator=torch.Generator().manual_seed(1))
+
+
+def logits(model):
+    with torch.no_grad():
+        return model.double().eval()(input_ids=tokens()).logits.float()
+
+
+def write():
+    tensors = {"in.tokens": tokens()}
+    for family in ("llama", "gpt2"):
+        for key, value in base(family).state_dict().items():
+            if not (family == "gpt2" and key == "lm_head.weight"):
+                tensors[f"{family}.{key}"] = value.clone().contiguous()
+    for number, (name, (family, config)) in enumerate(CASES.items()):
+        model = peft.get_peft_model(base(family), config)
+        generator = torch.Generator().manual_seed(100 + number)
+        for key, p in model.named_parameters():
+            if "lora_" in key or "ia3_" in key:
+                around = p.data if "magnitude" in key else 1.0 if "ia3_" in key else 0.0
+                p.data = around + torch.randn(p.shape, generator=generator) * 0.3
+        model.save_pretrained(HERE / name)
+        (HERE / name / "README.md").unlink(missing_ok=True)
+        tensors[f"{name}/out"] = logits(model)
+    versions = {m.__name__: m.__version__ for m in (torch, transformers, peft)}
+    save_file(tensors, HERE / "base.safetensors", metadata=versions)
+
+
+def check(folder):
+    expected = load_file(HERE / "base.safetensors")
+    for name, (family, _) in CASES.items():
+        model = peft.PeftModel.from_pretrained(base(family), folder / name)
+        error = (logits(model) - expected[f"{name}/out"]).abs().max().item()
+        print(f"{name}: largest difference of a logit {error:.1e}")
+        assert error <= 1e-5, name
+
+
+if __name__ == "__main__":
+    HERE.mkdir(exist_ok=True)
+    check(pathlib.Path(sys.argv[2])) if sys.argv[1:2] == ["--check"] else write()
