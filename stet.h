@@ -7,8 +7,11 @@
 #include <stet/autograd/gradcheck.h>
 #include <stet/autograd/ops.h>
 #include <stet/autograd/squared.h>
+#include <stet/continual/adapters/adapters.h>
+#include <stet/continual/feature_cache.h>
 #include <stet/continual/progress.h>
 #include <stet/continual/report.h>
+#include <stet/continual/strategies/adapt.h>
 #include <stet/continual/strategies/baselines.h>
 #include <stet/continual/strategies/ewc.h>
 #include <stet/continual/strategies/replay.h>

@@ -40,6 +40,7 @@ class LinearPiece : public Piece, public nn::LinearSlot {
   Tensor operator()(const nn::Linear& base, const Tensor& x, Activation activation) final;
   void plug(bool on) final;
   void merge(bool on);
+  bool is_merged() const { return merged_.has_value(); }
   /// Weight (out, in) and bias (out,) of the merged layer, without history.
   virtual Merged merged() const = 0;
 

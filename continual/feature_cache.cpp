@@ -1,0 +1,80 @@
+// What is missing goes through the prefix; what is old is dropped.
+#include <stet/continual/feature_cache.h>
+
+#include <set>
+
+#include <stet/continual/adapters/adapter.h>
+#include <stet/nn/transformer.h>
+#include <stet/tensor/error.h>
+
+namespace stet::continual {
+namespace {
+
+template <class Visit> void each_module(nn::Module& module, const Visit& visit) {
+  visit(module);
+  for (nn::Module* child : module.children()) each_module(*child, visit);
+}
+
+}  // namespace
+
+void FeatureCache::check_frozen() const {
+  for (const nn::Parameter* p : prefix_.trainable_parameters())
+    fail("FeatureCache", "parameter '", p->path(), "' is trainable: freeze the prefix");
+  each_module(prefix_, [](nn::Module& module) {
+    const auto* dropout = dynamic_cast<const nn::Dropout*>(&module);
+    check(!dropout || !dropout->is_training() || dropout->p() == 0, "FeatureCache", "dropout '", module.path(),
+          "' is active: put the prefix into evaluation mode");
+  });
+}
+
+FeatureCache::Key FeatureCache::key() const {
+  Key key;
+  for (const nn::Parameter* p : prefix_.parameters()) key.values.emplace_back(p->value());
+  for (const nn::Buffer* b : prefix_.buffers()) key.values.emplace_back(b->value());
+  each_module(prefix_, [&](nn::Module& module) {
+    if (const auto* layer = dynamic_cast<nn::Linear*>(&module)) {
+      key.slots.push_back(layer->slot);
+      const auto* piece = dynamic_cast<const LinearPiece*>(layer->slot);
+      key.merged.push_back(piece && piece->is_merged());  // other bits
+    }
+    if (const auto* block = dynamic_cast<nn::TransformerBlock*>(&module)) {
+      key.slots.push_back(block->attention_slot);
+      key.slots.push_back(block->mlp_slot);
+    }
+  });
+  return key;
+}
+
+void FeatureCache::compute(const Indices& missing, const Inputs& inputs) {
+  std::vector<Stamp> before;
+  const auto buffers = prefix_.buffers();
+  for (const nn::Buffer* b : buffers) before.emplace_back(b->value());
+  const NoGrad no_grad;
+  const Tensor features = forward_(inputs(missing));
+  // Whatever the layer is: a prefix that writes into its buffers is not a function of its input.
+  for (std::size_t i = 0; i < buffers.size(); ++i)
+    check(before[i] == Stamp(buffers[i]->value()), "FeatureCache", "buffer '", buffers[i]->path(),
+          "' is written by the prefix (active dropout?): put the prefix into evaluation mode");
+  const auto n = static_cast<std::int64_t>(missing.size());
+  check(features.rank() >= 1 && features.shape()[0] == n, "FeatureCache", "features ", features.shape(), " of ", n,
+        " examples: expected a row for each");
+  for (std::int64_t i = 0; i < n; ++i) rows_[missing[static_cast<std::size_t>(i)]] = select(features, 0, i).clone();
+  computed_ += n;
+}
+
+Tensor FeatureCache::operator()(const Indices& indices, const Inputs& inputs) {
+  check(!indices.empty(), "FeatureCache", "no examples");
+  check_frozen();
+  Key now = key();
+  if (!(now == key_)) rows_.clear();
+  key_ = std::move(now);
+  std::set<std::int64_t> missing;
+  for (const std::int64_t i : indices)
+    if (!rows_.contains(i)) missing.insert(i);
+  if (!missing.empty()) compute({missing.begin(), missing.end()}, inputs);
+  std::vector<Tensor> rows;
+  for (const std::int64_t i : indices) rows.push_back(rows_.at(i));
+  return stack(rows);
+}
+
+}  // namespace stet::continual
