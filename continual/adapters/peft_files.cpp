@@ -77,8 +77,13 @@ Config read_config(const std::filesystem::path& file) {
 
 LoraOptions lora_options(const Config& config, const nn::State& state) {
   for (const char* key : {"bias", "modules_to_save", "rank_pattern", "alpha_pattern", "lora_bias", "layer_replication",
-                          "target_parameters", "trainable_token_indices", "alora_invocation_tokens"})
+                          "target_parameters", "trainable_token_indices", "alora_invocation_tokens", "use_qalora",
+                          "use_bdlora", "kasa_config", "arrow_config", "velora_config", "monteclora_config"})
     config.refuse(key);
+  // PiSSA, OLoRA, CorDA and LoftQ change the base as well.
+  const json start = config.fields.value("init_lora_weights", json(true));
+  check(start.is_boolean() || start == "gaussian" || start == "orthogonal", "load", config.file.string(),
+        ": key 'init_lora_weights' is ", start.dump(), ", which is not supported");
   LoraOptions options{.rank = config.get<std::int64_t>("r", 8),
                       .alpha = config.get<double>("lora_alpha", 8),
                       .dropout = config.get<double>("lora_dropout", 0),

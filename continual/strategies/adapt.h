@@ -12,7 +12,8 @@ struct AdaptOptions {
   bool freeze_base = true;  ///< from then on
 };
 
-/// Attaches an adapter when its task begins. To resume a run after that, attach it before Learner::load.
+/// Attaches an adapter when its task begins. To resume a run after that, attach it before the optimizer is made and
+/// before Learner::load.
 class Adapt final : public Strategy {
  public:
   Adapt(Adapters& adapters, std::string adapter, AdapterOptions kind, AdaptOptions options = {})

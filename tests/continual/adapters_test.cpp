@@ -372,6 +372,31 @@ TEST_CASE("a learner adapts a model that it keeps", "[adapters]") {
     if (p->name() == "lora_B") CHECK(max(abs(p->value())).item() > 0);
 }
 
+TEST_CASE("a run with an adapter is resumed to the bit", "[adapters]") {
+  const auto scenario =
+      split_classes(test::clouds(4, 40, 6, 1), test::clouds(4, 20, 6, 2), Setting::domain_incremental, 2);
+  nn::State at, end;
+  for (const bool resumed : {false, true}) {
+    nn::Mlp model({6, 8, scenario.outputs});
+    Adapters adapters(model);
+    const LoraOptions kind{.targets = {"*"}, .rank = 2, .dropout = 0.2};
+    if (resumed) adapters.attach("a", kind);
+    optim::Adam optimizer(model.parameters(), {.lr = 1e-2});
+    Learner learner(model, optimizer, Adapt(adapters, "a", kind, {.from_task = 1}));
+    learner.options.batch_size = 8;
+    learner.options.on_progress = [&](const Progress& p) {
+      if (!resumed && p.task == 1 && p.step == 3) at = learner.state();
+    };
+    if (resumed) learner.load(at);
+    learner.run(scenario);
+    if (!resumed) end = model.state();
+    for (const auto& [name, value] : model.state()) {
+      CAPTURE(name);
+      CHECK(same_bits(value, end.at(name)));
+    }
+  }
+}
+
 TEST_CASE("what does not fit is refused by name", "[adapters][misuse]") {
   LlamaCase llama;
   Adapters adapters(llama.model);
@@ -414,6 +439,10 @@ TEST_CASE("what does not fit is refused by name", "[adapters][misuse]") {
   CHECK(adapters.names() == std::vector<std::string>{"a"});
   scratch.write("adapter_config.json", R"({"peft_type": "LORA", "bias": "all"})");
   CHECK_THAT(message_of([&] { adapters.load("b", scratch.path()); }), Contains("key 'bias' is \"all\""));
+  scratch.write("adapter_config.json", R"({"peft_type": "LORA", "init_lora_weights": "pissa"})");
+  CHECK_THAT(message_of([&] { adapters.load("b", scratch.path()); }), Contains("key 'init_lora_weights' is \"pissa\""));
+  scratch.write("adapter_config.json", R"({"peft_type": "LORA", "r": "two"})");
+  CHECK_THAT(message_of([&] { adapters.load("b", scratch.path()); }), Contains("key 'r' is \"two\""));
   scratch.write("adapter_config.json", R"({"peft_type": "VERA"})");
   CHECK_THAT(message_of([&] { adapters.load("b", scratch.path()); }), Contains("'peft_type' is 'VERA'"));
 }
