@@ -82,7 +82,13 @@ nn::Gpt2Config shape(bool quick) {
           .attn_pdrop = 0};
 }
 
+/// On every linear layer of the blocks, alpha twice the rank.
+LoraOptions lora(std::int64_t rank) {
+  return {.targets = {"transformer.h.*"}, .rank = rank, .alpha = 2 * static_cast<double>(rank)};
+}
+
 std::vector<Method> methods() {
+  const Ia3Options ia3{.targets = {"*attn.c_attn"}, .feedforward = {"*mlp.c_proj"}};
   return {{.name = "full, lr", .strength = "1e-4", .rate = 1e-4},
           {.name = "full, lr", .strength = "3e-4", .rate = 3e-4},
           {.name = "full, lr", .strength = "1e-3"},
@@ -101,6 +107,12 @@ std::vector<Method> methods() {
           {.name = "top blocks", .strength = "3", .top = 3},
           {.name = "layer-wise lr", .strength = "0.4", .decay = 0.4},
           {.name = "layer-wise lr", .strength = "0.7", .decay = 0.7},
+          {.name = "LoRA, lr 3e-3", .strength = "r 2", .rate = 3e-3, .adapter = lora(2)},
+          {.name = "LoRA, lr 3e-3", .strength = "r 8", .rate = 3e-3, .adapter = lora(8)},
+          {.name = "LoRA, lr 3e-3", .strength = "r 32", .rate = 3e-3, .adapter = lora(32)},
+          {.name = "(IA)³, lr 1e-2", .strength = "", .rate = 1e-2, .adapter = ia3},
+          {.name = "adapters, lr 3e-3", .strength = "width 4", .rate = 3e-3, .adapter = BottleneckOptions{.width = 4}},
+          {.name = "adapters, lr 3e-3", .strength = "16", .rate = 3e-3, .adapter = BottleneckOptions{.width = 16}},
           {.name = "WiSE-FT", .strength = "0.25", .blend = 0.25},
           {.name = "WiSE-FT", .strength = "0.5", .blend = 0.5},
           {.name = "WiSE-FT", .strength = "0.75", .blend = 0.75}};
@@ -140,12 +152,18 @@ Experiment run(const Arguments& arguments, const Corpora& texts) {
     for (std::size_t i = 0; i < out.methods.size(); ++i) {
       const Method& method = out.methods[i];
       model.load(pretrained);
+      Adapters adapters(model);  // detached at the end of this method
+      if (method.adapter) {
+        adapters.attach("domain", *method.adapter);
+        adapters.freeze_base();
+      }
       if (method.blend < 1) blend(model, pretrained, plain, method.blend);
       else
         train(model, method, texts.domain.train, texts.general.train, arguments.steps, seed, fisher,
               tell(method.name + " " + method.strength));
       if (is_plain(method)) plain = model.state();
       out.results[i].push_back(measure(model, texts));
+      model.unfreeze();
     }
   }
   return out;
@@ -172,14 +190,23 @@ std::string cell(const Spread& s) {
   return out;
 }
 
+/// Filled up to `width` characters, on the right (on the left if it is negative).
+std::string padded(const std::string& text, int width) {
+  const auto longer = std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) == 0x80; });
+  const std::string room(static_cast<std::size_t>(std::max<std::int64_t>(
+                             0, std::abs(width) - static_cast<std::int64_t>(text.size()) + longer)),
+                         ' ');
+  return width < 0 ? room + text : text + room;
+}
+
 void print_table(const std::vector<TradeoffCurve>& all) {
-  std::printf("%-16s %-8s %18s %18s\n", "method", "strength", "learned", "forgotten");
+  const auto row = [](const std::string& method, const std::string& strength, const std::string& learned,
+                      const std::string& forgotten) {
+    std::cout << padded(method, 18) << padded(strength, 10) << padded(learned, -16) << padded(forgotten, -18) << '\n';
+  };
+  row("method", "strength", "learned", "forgotten");
   for (const auto& curve : all)
-    for (const auto& p : curve.points) {
-      const int wide = p.strength.starts_with("λ") ? 9 : 8;  // printf counts bytes
-      std::printf("%-16s %-*s %18s  %18s\n", curve.method.c_str(), wide, p.strength.c_str(), cell(p.learned).c_str(),
-                  cell(p.forgotten).c_str());
-    }
+    for (const auto& p : curve.points) row(curve.method, p.strength, cell(p.learned), cell(p.forgotten));
 }
 
 /// Who forgets least where all have learned the same: what plain fine-tuning learns at kRate, times 0.8.

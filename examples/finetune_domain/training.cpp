@@ -66,7 +66,8 @@ void train(nn::Gpt2& model, const Method& method, const std::string& text, const
   std::vector<optim::Group<optim::AdamOptions>> groups;
   for (nn::Parameter* p : model.parameters()) {
     const int depth = depth_of(*p, blocks);
-    p->set_trainable(method.top == 0 || depth >= blocks - method.top);
+    if (!method.adapter) p->set_trainable(method.top == 0 || depth >= blocks - method.top);
+    if (!p->trainable()) continue;
     groups.push_back({{p}, {.lr = method.rate * std::pow(method.decay, blocks - depth)}});
   }
   optim::AdamW optimizer(groups);
@@ -89,7 +90,6 @@ void train(nn::Gpt2& model, const Method& method, const std::string& text, const
     optimizer.step();
     report();
   }
-  model.unfreeze();
 }
 
 void blend(nn::Gpt2& model, const nn::State& from, const nn::State& to, double part) {

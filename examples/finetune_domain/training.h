@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 
 #include <stet/stet.h>
@@ -17,7 +18,8 @@ struct Method {
   double ewc = 0, l2 = 0;  ///< strength of the penalty
   int top = 0;             ///< train only the last `top` blocks and the final norm; 0: everything
   double decay = 1;        ///< of the learning rate from each block to the one below it
-  double blend = 1;        ///< WiSE-FT: how far from the pretrained model to plain fine-tuning at kRate
+  std::optional<stet::continual::AdapterOptions> adapter = {};  ///< trained instead of the model
+  double blend = 1;  ///< WiSE-FT: how far from the pretrained model to plain fine-tuning at kRate
 };
 
 /// Everything is learned from `train` and measured on windows of `held_out` that stay the same.
@@ -37,8 +39,8 @@ Losses measure(stet::nn::Gpt2& model, const Corpora& texts);
 stet::nn::State sampled_fisher(stet::nn::Gpt2& model, const std::string& text, std::int64_t sequences,
                                stet::Generator& generator);
 
-/// `old` is the text that replay draws from, `importance` EWC's. `report` is called after each step. All parameters
-/// are trainable afterwards.
+/// `old` is the text that replay draws from, `importance` EWC's. `report` is called after each step. What is
+/// trainable is the method's choice; an adapter is attached, and the base frozen, by the caller.
 void train(stet::nn::Gpt2& model, const Method& method, const std::string& text, const std::string& old, int steps,
            std::uint64_t seed, const stet::nn::State& importance, const std::function<void()>& report);
 

@@ -9,7 +9,7 @@ cat "$root"/docs/*.md "$root"/README.md >"$folder/prose.txt"
 cat "$root"/tensor/*.cpp "$root"/autograd/*.cpp >"$folder/sources.txt"
 
 printed=$("$1" --text "$folder" --general prose --domain sources --pretrain 40 --steps 8 --quick --out "$folder")
-for word in "full, lr" replay EWC L2-SP "top blocks" "layer-wise lr" WiSE-FT "At the same gain on the domain"; do
+for word in "full, lr" replay EWC L2-SP "top blocks" "layer-wise lr" LoRA "(IA)³" adapters WiSE-FT "At the same gain on the domain"; do
   grep -qF "$word" <<<"$printed" || { echo "missing in the output: $word" >&2; echo "$printed" >&2; exit 1; }
 done
 grep -q '"method": "WiSE-FT"' "$folder/finetune_domain.json"
