@@ -141,6 +141,8 @@ TEST_CASE("LoRA, DoRA and (IA)^3 are their formulas, gradients included", "[adap
         CAPTURE(mine[i]->path());
         CHECK(test::golden_error(cast(mine[i]->grad(), f64), p[i].grad()) < 2e-6);
       }
+      adapters.merge();
+      CHECK(test::golden_error(cast(layer(x, Activation::tanh).detach(), f64), expected.detach()) < 1e-6);
     }
 }
 
