@@ -24,6 +24,7 @@
 #include <stet/data/tokenizers/train_bpe.h>
 #include <stet/nn/attention.h>
 #include <stet/nn/checkpoint.h>
+#include <stet/nn/generate.h>
 #include <stet/nn/init.h>
 #include <stet/nn/layers.h>
 #include <stet/nn/losses.h>
@@ -31,6 +32,7 @@
 #include <stet/nn/models/gpt2.h>
 #include <stet/nn/models/llama.h>
 #include <stet/nn/module.h>
+#include <stet/nn/pretrained.h>
 #include <stet/nn/safetensors.h>
 #include <stet/nn/sequence.h>
 #include <stet/nn/transformer.h>

@@ -62,7 +62,23 @@ void read_exactly(const File& in, const std::string& file, void* target, std::ui
   }
 }
 
+/// IEEE 754 half precision, all of whose values f32 has.
+float from_half(std::uint16_t bits) {
+  const std::uint32_t sign = std::uint32_t{bits & 0x8000u} << 16, exponent = bits >> 10 & 31, fraction = bits & 1023;
+  if (exponent == 0) return std::bit_cast<float>(sign | 0x3f800000u) * static_cast<float>(fraction) * 0x1p-24f;
+  return std::bit_cast<float>(sign | (exponent == 31 ? 255u : exponent + 112u) << 23 | fraction << 13);
+}
+
+Tensor read_halves(const File& in, const std::string& file, const Entry& e, std::uint64_t offset) {
+  std::vector<std::uint16_t> halves((e.end - e.begin) / 2);
+  read_exactly(in, file, halves.data(), e.end - e.begin, offset);
+  const Tensor out = empty(e.shape, {DType::f32, Device::cpu()});
+  std::transform(halves.begin(), halves.end(), out.mutable_data<float>(), from_half);
+  return out;
+}
+
 Tensor read_tensor(const File& in, const std::string& file, const Entry& e, std::uint64_t offset) {
+  if (e.half && e.end != e.begin) return read_halves(in, file, e, offset);
   const Tensor out = empty(e.shape, {e.dtype, Device::cpu()});
   if (e.end == e.begin) return out;
   auto* bytes = static_cast<unsigned char*>(out.raw_mutable());
@@ -190,6 +206,12 @@ std::string header_text(const std::vector<Entry>& entries, const Metadata& metad
 }
 
 }  // namespace
+
+void replace_file(const std::filesystem::path& path, std::string_view bytes) {
+  Replacement out(path);
+  out.write(bytes.data(), bytes.size());
+  out.commit();
+}
 
 void save_safetensors(const std::filesystem::path& path, const State& state, const Metadata& metadata) {
   const std::string file = path.string();

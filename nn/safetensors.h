@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <stet/nn/module.h>
@@ -19,10 +20,14 @@ using Metadata = std::map<std::string, std::string>;
 /// size, then name, so that each is aligned; the header is padded with spaces to a multiple of 8.
 void save_safetensors(const std::filesystem::path& path, const State& state, const Metadata& metadata = {});
 
+/// Replaces any file in the same way by these bytes.
+void replace_file(const std::filesystem::path& path, std::string_view bytes);
+
 /// Every tensor of the file. All or nothing: an Error names file, tensor, byte offset, what was found and
 /// what was expected. Refused beyond the format's own rules: duplicate keys, gaps, numbers that are not plain
 /// non-negative integers, more than 65,536 tensors, rank over 8, names that are empty, over 256 bytes, start
-/// with '/' or hold control characters or a ".." component, and the dtypes that stet has not.
+/// with '/' or hold control characters or a ".." component, and the dtypes that stet has not;
+/// F16 becomes f32.
 State load_safetensors(const std::filesystem::path& path, Metadata* metadata = nullptr);
 
 /// A model's parameters and buffers to a file and back. Strict loading lists all missing, unexpected and

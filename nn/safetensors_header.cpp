@@ -30,7 +30,7 @@ constexpr FormatName kFormatNames[] = {{"F64", DType::f64},     {"F32", DType::f
 std::string supported() {
   std::string list;
   for (const FormatName& f : kFormatNames) list += (list.empty() ? "" : ", ") + std::string(f.name);
-  return list;
+  return list + ", F16";
 }
 
 /// The parser's events. Every one is checked against the place in which it stands.
@@ -162,6 +162,8 @@ class Events final : public json::json_sax_t {
     else refuse("the key " + as_json(text.substr(0, 40)), "dtype, shape and data_offsets");
   }
   void set_dtype(const std::string& text) {
+    entry().half = text == "F16";
+    if (entry().half) return;
     for (const FormatName& f : kFormatNames)
       if (f.name == text) {
         entry().dtype = f.dtype;
@@ -208,7 +210,7 @@ class Events final : public json::json_sax_t {
 
 /// Product of the sizes and the element size. Sizes of 0 count as 1, so that strides cannot overflow either.
 std::optional<std::uint64_t> checked_bytes(const Entry& e) {
-  std::int64_t product = size_of(e.dtype);
+  std::int64_t product = e.half ? 2 : size_of(e.dtype);
   bool is_empty = false;
   for (const std::int64_t size : e.shape) {
     is_empty = is_empty || size == 0;
@@ -229,7 +231,8 @@ void check_layout(const std::string& file, std::vector<Entry>& entries, std::uin
     const auto bytes = checked_bytes(e);
     if (!bytes) refuse("found shape ", e.shape, ", expected a size below 2^63 bytes");
     if (*bytes != e.end - e.begin)
-      refuse("found ", e.end - e.begin, " bytes, expected ", *bytes, " for ", format_name(e.dtype), " ", e.shape);
+      refuse("found ", e.end - e.begin, " bytes, expected ", *bytes, " for ", e.half ? "F16" : format_name(e.dtype),
+             " ", e.shape);
   }
   std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
     return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);

@@ -19,7 +19,8 @@ inline constexpr std::string_view kMetadataKey = "__metadata__";
 /// One tensor; begin and end count from the first byte after the header.
 struct Entry {
   std::string name;
-  DType dtype = DType::f32;
+  DType dtype = DType::f32;  ///< in memory
+  bool half = false;         ///< F16 in the file, where an element has 2 bytes; f32 in memory
   Shape shape;
   std::uint64_t begin = 0, end = 0;
 };

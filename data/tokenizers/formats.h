@@ -3,10 +3,13 @@
 
 #include <filesystem>
 #include <memory>
+#include <string_view>
 
 #include <stet/data/tokenizers/tokenizer.h>
 
 namespace stet::data::tokenizers {
+
+inline constexpr std::string_view kLoad = "load_tokenizer";  // the operation that errors name
 
 std::unique_ptr<Tokenizer> load_tokenizer_json(const std::filesystem::path& file);
 /// GPT-2's pair, with added_tokens.json beside them where there is one.

@@ -7,9 +7,9 @@
 #include <cstring>
 
 #include <stet/data/tokenizers/formats.h>
-#include <stet/data/tokenizers/json_file.h>
 #include <stet/data/tokenizers/merge_symbols.h>
 #include <stet/data/tokenizers/unicode.h>
+#include <stet/tensor/json_file.h>
 
 namespace stet::data::tokenizers {
 namespace {
@@ -92,7 +92,7 @@ void Llama2c::rank(const std::vector<float>& scores) {
         std::lower_bound(sorted.begin(), sorted.end(), score, std::greater<>()) - sorted.begin()));
 }
 
-Llama2c::Llama2c(const std::filesystem::path& path) { rank(read(path.string(), read_bytes(path))); }
+Llama2c::Llama2c(const std::filesystem::path& path) { rank(read(path.string(), read_bytes(path, kLoad))); }
 
 std::vector<std::int64_t> Llama2c::encode(std::string_view text, const EncodeOptions& options) const {
   check(text.size() < (std::size_t{1} << 31) - 1, "encode", "found a text of ", text.size(),

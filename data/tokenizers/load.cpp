@@ -3,9 +3,9 @@
 #include <vector>
 
 #include <stet/data/tokenizers/formats.h>
-#include <stet/data/tokenizers/json_file.h>
 #include <stet/data/tokenizers/pipeline.h>
 #include <stet/data/tokenizers/unicode.h>
+#include <stet/tensor/json_file.h>
 
 namespace stet::data {
 
@@ -35,7 +35,7 @@ std::optional<JsonFile> read_config(const fs::path& file, std::initializer_list<
   const fs::path path = file.parent_path() / "tokenizer_config.json";
   std::error_code ignored;
   if (!fs::exists(path, ignored)) return {};
-  JsonFile config(path);
+  JsonFile config(path, kLoad);
   if (const auto name = config.root().given("tokenizer_class"))
     if (std::find(classes.begin(), classes.end(), name->text()) == classes.end())
       name->refuse("found ", quoted(name->text()), ", expected ", quoted(*classes.begin()), " beside ",
@@ -44,7 +44,7 @@ std::optional<JsonFile> read_config(const fs::path& file, std::initializer_list<
 }
 
 std::vector<ByteBpe::Rule> read_merges(const fs::path& file, const Vocabulary& vocabulary) {
-  const std::string text = read_bytes(file);
+  const std::string text = read_bytes(file, kLoad);
   MergeRules rules(vocabulary);
   for_each_line(text, [&](std::string_view line, std::size_t number) {
     if (number == 1 && line.starts_with("#version")) return;
@@ -74,14 +74,14 @@ std::unique_ptr<Tokenizer> load_gpt2_files(const fs::path& vocab, const fs::path
   if (config && config->root().given("add_prefix_space") && config->root().at("add_prefix_space").flag())
     parts.cuts.push_back({.prefix_space = true});
   parts.cuts.push_back({.split = Split::gpt2});
-  read_ids(JsonFile(vocab), parts.vocabulary, nullptr);
+  read_ids(JsonFile(vocab, kLoad), parts.vocabulary, nullptr);
   parts.model = std::make_unique<ByteBpe>(parts.vocabulary, read_merges(merges, parts.vocabulary), ByteBpe::Options{});
   constexpr std::string_view kEnd = "<|endoftext|>";
   if (const auto end = parts.vocabulary.id_of(kEnd))
     parts.added.push_back({.content = std::string(kEnd), .id = *end, .special = true});
   std::error_code ignored;
   if (const fs::path more = vocab.parent_path() / "added_tokens.json"; fs::exists(more, ignored))
-    read_ids(JsonFile(more), parts.vocabulary, &parts.added);
+    read_ids(JsonFile(more, kLoad), parts.vocabulary, &parts.added);
   return std::make_unique<Pipeline>(std::move(parts));
 }
 
@@ -98,7 +98,7 @@ std::unique_ptr<Tokenizer> load_bert_vocab(const fs::path& file) {
                                    .strip_accents = setting("strip_accents", lower),
                                    .lower = lower});
   parts.cuts.push_back({.split = Split::bert});
-  const std::string text = read_bytes(file);
+  const std::string text = read_bytes(file, kLoad);
   for_each_line(text, [&](std::string_view line, std::size_t number) {
     if (line.empty()) refuse_line(file, number, "found an empty line, expected a token");
     if (!is_utf8(line)) refuse_line(file, number, "found bytes that are not UTF-8, expected a token");

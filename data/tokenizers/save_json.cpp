@@ -4,9 +4,9 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include <stet/data/tokenizers/json_file.h>
 #include <stet/data/tokenizers/pipeline.h>
 #include <stet/data/tokenizers/unicode.h>
+#include <stet/tensor/json_file.h>
 
 namespace stet::data::tokenizers {
 namespace {

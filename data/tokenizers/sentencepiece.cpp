@@ -1,6 +1,6 @@
 // SentencePiece models through its own library, where the build found it (STET_SENTENCEPIECE).
 #include <stet/data/tokenizers/formats.h>
-#include <stet/data/tokenizers/json_file.h>
+#include <stet/tensor/json_file.h>
 
 #ifdef STET_SENTENCEPIECE
 #include <sentencepiece_processor.h>
@@ -15,7 +15,7 @@ namespace {
 class SentencePiece final : public Tokenizer {
  public:
   explicit SentencePiece(const std::filesystem::path& path) {
-    const auto status = processor_.LoadFromSerializedProto(read_bytes(path));
+    const auto status = processor_.LoadFromSerializedProto(read_bytes(path, kLoad));
     check(status.ok(), kLoad, path.string(), ": found no SentencePiece model: ", status.ToString());
   }
 

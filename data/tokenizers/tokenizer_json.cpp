@@ -3,8 +3,8 @@
 #include <unordered_set>
 
 #include <stet/data/tokenizers/formats.h>
-#include <stet/data/tokenizers/json_file.h>
 #include <stet/data/tokenizers/pipeline.h>
+#include <stet/tensor/json_file.h>
 
 namespace stet::data::tokenizers {
 namespace {
@@ -254,7 +254,7 @@ std::string_view model_type(const Value& model) {
 }  // namespace
 
 std::unique_ptr<Tokenizer> load_tokenizer_json(const std::filesystem::path& path) {
-  const JsonFile file(path);
+  const JsonFile file(path, kLoad);
   const Value root = file.root();
   root.expect_keys({"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor",
                     "decoder", "model"});

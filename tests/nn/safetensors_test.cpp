@@ -130,9 +130,9 @@ std::vector<Corrupt> corrupt_entries() {
       {"extra field", file_of(with_x(R"({"dtype":"F32","shape":[2],"data_offsets":[0,8],"strides":[1]})"), 8),
        "found the key \"strides\", expected dtype, shape and data_offsets"},
       {"unknown dtype", file_of(with_x(R"({"dtype":"F31","shape":[2],"data_offsets":[0,8]})"), 8),
-       "found dtype \"F31\", expected one of F64, F32, BF16, I64, I32, U8, BOOL"},
-      {"half precision", file_of(with_x(R"({"dtype":"F16","shape":[4],"data_offsets":[0,8]})"), 8),
-       "found dtype \"F16\""},
+       "found dtype \"F31\", expected one of F64, F32, BF16, I64, I32, U8, BOOL, F16"},
+      {"half precision of a wrong size", file_of(with_x(R"({"dtype":"F16","shape":[4],"data_offsets":[0,16]})"), 16),
+       "found 16 bytes, expected 8 for F16"},
       {"dtype number", file_of(with_x(R"({"dtype":32,"shape":[2],"data_offsets":[0,8]})"), 8),
        "found the number 32, expected a string"},
       {"shape number", file_of(with_x(R"({"dtype":"F32","shape":2,"data_offsets":[0,8]})"), 8),
@@ -263,6 +263,25 @@ TEST_CASE("Files of other writers: any order of tensors and keys, space in the h
   CHECK(state.size() == 3);
   CHECK(state.at("a").rank() == 0);
   CHECK(state.at("none").shape() == Shape{0, 5});
+}
+
+TEST_CASE("Half precision becomes f32: zeros, subnormals, normals, infinities, NaN") {
+  const Scratch scratch;
+  const std::uint16_t halves[] = {0x0000, 0x8000, 0x0001, 0x83ff, 0x0400, 0x3c00,
+                                  0xc000, 0x7bff, 0x7c00, 0xfc00, 0x7e01};
+  std::string bytes = file_of(R"({"x":{"dtype":"F16","shape":[11],"data_offsets":[0,22]}})");
+  bytes.append(reinterpret_cast<const char*>(halves), sizeof halves);
+  const Tensor x = nn::load_safetensors(scratch.write("half.safetensors", bytes)).at("x");
+  REQUIRE(x.dtype() == f32);
+  const auto values = x.to_vector<float>();
+  const float inf = std::numeric_limits<float>::infinity();
+  const std::vector<float> expected{0, -0.0f, 0x1p-24f, -0x3ffp-24f, 0x1p-14f, 1, -2, 65504, inf, -inf};
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    INFO(i);
+    CHECK(values[i] == expected[i]);
+    CHECK(std::signbit(values[i]) == std::signbit(expected[i]));
+  }
+  CHECK(std::isnan(values[10]));
 }
 
 TEST_CASE("Every class of corrupt safetensors file is refused with its reason") {

@@ -1,5 +1,5 @@
 // A JSON file as one flat table of values: strict, without recursion, and able to say where each value stands.
-// Private to data/tokenizers/.
+// Private to the library.
 #pragma once
 
 #include <cstdint>
@@ -12,12 +12,10 @@
 
 #include <stet/tensor/error.h>
 
-namespace stet::data::tokenizers {
+namespace stet {
 
-inline constexpr std::string_view kLoad = "load_tokenizer";  // the operation that errors name
-
-/// The bytes of a file of at most 1 GiB; throws an Error naming it.
-std::string read_bytes(const std::filesystem::path& path);
+/// The bytes of a file of at most 1 GiB; throws an Error naming `op` and the file.
+std::string read_bytes(const std::filesystem::path& path, std::string_view op);
 
 enum class JsonType : std::uint8_t { null, boolean, integer, real, text, array, object };
 
@@ -36,7 +34,8 @@ class JsonFile {
   };
 
  public:
-  explicit JsonFile(const std::filesystem::path& path);
+  /// `op`, text that lives on, is the operation that errors name.
+  JsonFile(const std::filesystem::path& path, std::string_view op);
 
   /// One value of the file. Its accessors throw an Error that names file, key path and byte if it is of another
   /// type. Valid as long as the file.
@@ -69,9 +68,9 @@ class JsonFile {
         visit(file_->text_of(i), Value(file_, i + 1));
     }
 
-    /// Throws "[load_tokenizer] FILE: PATH near byte N: " and the parts.
+    /// Throws "[OP] FILE: PATH near byte N: " and the parts.
     template <class... Parts> [[noreturn]] void refuse(const Parts&... parts) const {
-      fail(kLoad, file_->name_, ": ", path(), " near byte ", node().offset, ": ", parts...);
+      fail(file_->op_, file_->name_, ": ", path(), " near byte ", node().offset, ": ", parts...);
     }
 
    private:
@@ -95,6 +94,7 @@ class JsonFile {
     return std::string_view(texts_).substr(nodes_[index].text, nodes_[index].text_size);
   }
 
+  std::string_view op_;
   std::string name_;
   std::vector<Node> nodes_;  // an object's members are pairs: the key as a text, the value
   std::string texts_;
@@ -103,4 +103,4 @@ class JsonFile {
 /// Quoted and escaped for a message or a file; shortened to 80 bytes where `shorten` is set.
 std::string quoted(std::string_view text, bool shorten = true);
 
-}  // namespace stet::data::tokenizers
+}  // namespace stet

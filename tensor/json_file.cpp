@@ -1,5 +1,5 @@
 // JsonFile: the table is filled from the events of a JSON parser, which itself never recurses.
-#include <stet/data/tokenizers/json_file.h>
+#include <stet/tensor/json_file.h>
 
 #include <algorithm>
 #include <fstream>
@@ -9,7 +9,7 @@
 
 #include <stet/tensor/counting_iterator.h>
 
-namespace stet::data::tokenizers {
+namespace stet {
 
 using nlohmann::json;
 
@@ -58,7 +58,7 @@ class JsonBuilder final : public json::json_sax_t {
     std::string reason = error.what();  // "[json.exception.parse_error.101] parse error at line 1, column 5: ..."
     const std::size_t end_of_place = reason.find(": ");
     if (end_of_place != std::string::npos) reason.erase(0, end_of_place + 2);
-    fail(kLoad, file_.name_, ": not JSON at byte ", position ? position - 1 : 0, ": ", reason);
+    fail(file_.op_, file_.name_, ": not JSON at byte ", position ? position - 1 : 0, ": ", reason);
   }
 
  private:
@@ -77,8 +77,8 @@ class JsonBuilder final : public json::json_sax_t {
     file_.texts_ += text;
   }
   void open(JsonType type) {
-    check(stack_.size() < kDepthCap, kLoad, file_.name_, ": near byte ", read_, ": found values nested deeper than ",
-          kDepthCap, ", expected a tokenizer's file");
+    check(stack_.size() < kDepthCap, file_.op_, file_.name_, ": near byte ", read_,
+          ": found values nested deeper than ", kDepthCap, ", expected no more");
     add(type);
     stack_.push_back(static_cast<std::uint32_t>(file_.nodes_.size() - 1));
   }
@@ -93,7 +93,7 @@ class JsonBuilder final : public json::json_sax_t {
     std::unordered_set<std::string_view> keys;
     keys.reserve(nodes[object].count);
     for (std::uint32_t i = object + 1; i < nodes.size(); i = nodes[i + 1].next)
-      check(keys.insert(file_.text_of(i)).second, kLoad, file_.name_, ": near byte ", nodes[i].offset,
+      check(keys.insert(file_.text_of(i)).second, file_.op_, file_.name_, ": near byte ", nodes[i].offset,
             ": found the key ", quoted(file_.text_of(i)), " twice, expected each key once");
   }
 
@@ -102,29 +102,29 @@ class JsonBuilder final : public json::json_sax_t {
   std::vector<std::uint32_t> stack_;
 };
 
-std::string read_bytes(const std::filesystem::path& path) {
+std::string read_bytes(const std::filesystem::path& path, std::string_view op) {
   std::error_code error;
-  check(std::filesystem::is_regular_file(path, error), kLoad, path.string(), ": found no file, expected one");
+  check(std::filesystem::is_regular_file(path, error), op, path.string(), ": found no file, expected one");
   const std::uint64_t size = std::filesystem::file_size(path, error);
-  check(!error, kLoad, path.string(), ": ", error.message());
-  check(size <= kFileCap, kLoad, path.string(), ": found ", size, " bytes, expected at most ", kFileCap);
+  check(!error, op, path.string(), ": ", error.message());
+  check(size <= kFileCap, op, path.string(), ": found ", size, " bytes, expected at most ", kFileCap);
   std::string bytes(size, '\0');
   std::ifstream in(path, std::ios::binary);
   in.read(bytes.data(), static_cast<std::streamsize>(size));
-  check(in.good(), kLoad, path.string(), ": could not be read: found ", in.gcount(), " bytes, expected ", size);
+  check(in.good(), op, path.string(), ": could not be read: found ", in.gcount(), " bytes, expected ", size);
   return bytes;
 }
 
-JsonFile::JsonFile(const std::filesystem::path& path) : name_(path.string()) {
-  const std::string bytes = read_bytes(path);
+JsonFile::JsonFile(const std::filesystem::path& path, std::string_view op) : op_(op), name_(path.string()) {
+  const std::string bytes = read_bytes(path, op);
   // The parser takes a NUL for the end of its input and would pass over what follows.
   const std::size_t nul = bytes.find('\0');
-  check(nul == std::string::npos, kLoad, name_, ": at byte ", nul, ": found a NUL, expected JSON");
+  check(nul == std::string::npos, op, name_, ": at byte ", nul, ": found a NUL, expected JSON");
   std::uint32_t read = 0;
   JsonBuilder builder(*this, read);
   json::sax_parse(CountingIterator(bytes.data(), &read), CountingIterator(bytes.data() + bytes.size(), &read),
                   &builder);
-  check(root().type() == JsonType::object, kLoad, name_, ": found ", name_of(root().type()), ", expected an object");
+  check(root().type() == JsonType::object, op, name_, ": found ", name_of(root().type()), ", expected an object");
 }
 
 void JsonFile::Value::expect(JsonType wanted) const {
@@ -216,4 +216,4 @@ std::string quoted(std::string_view text, bool shorten) {
          (cut ? "..." : "");
 }
 
-}  // namespace stet::data::tokenizers
+}  // namespace stet

@@ -1,0 +1,199 @@
+// Weights of released models: which file has what, and the names under which a model looks for them.
+#include <stet/nn/pretrained.h>
+
+#include <algorithm>
+#include <map>
+
+#include <stet/autograd/ops.h>
+#include <stet/nn/pretrained_config.h>
+#include <stet/nn/safetensors.h>
+#include <stet/tensor/json_file.h>
+
+namespace stet::nn {
+
+namespace fs = std::filesystem;
+using pretrained::kLoad;
+
+namespace {
+
+/// All tensors of a folder, and the file that an Error about them names.
+struct Weights {
+  std::string file;
+  State state;
+
+  template <class... Parts> [[noreturn]] void refuse(const Parts&... parts) const { fail(kLoad, file, ": ", parts...); }
+  /// Before anything is allocated by the configuration's word.
+  void expect(const std::string& name, const Shape& shape) const {
+    const auto found = state.find(name);
+    if (found == state.end()) refuse("found no ", quoted(name), ", expected ", shape, " by config.json");
+    if (!(found->second.shape() == shape))
+      refuse(quoted(name), " is ", found->second.shape(), ", expected ", shape, " by config.json");
+  }
+  void expect_layers(std::int64_t layers) const {
+    if (layers > std::ssize(state))
+      refuse("found ", state.size(), " tensors, expected num_hidden_layers ", layers, " of config.json at most");
+  }
+};
+
+/// What older releases keep beside the weights, although it follows from the configuration: GPT-2's causal masks,
+/// Llama's rotary frequencies, BERT's positions.
+bool is_constant(std::string_view name) {
+  constexpr std::string_view ends[] = {".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq",
+                                       "embeddings.position_ids"};
+  return std::any_of(std::begin(ends), std::end(ends), [&](std::string_view end) { return name.ends_with(end); });
+}
+
+State read_state(const fs::path& file) {
+  State state = load_safetensors(file);
+  for (const auto& [name, value] : state)
+    check(is_floating(value.dtype()) || is_constant(name), kLoad, file.string(), ": ", quoted(name), " has dtype ",
+          value.dtype(), ", expected f32, f16, bf16 or f64 (quantized weights are not supported)");
+  return state;
+}
+
+/// model.safetensors.index.json says which shard holds each tensor; both must agree.
+Weights read_shards(const fs::path& index) {
+  const JsonFile file(index, kLoad);
+  file.root().expect_keys({"metadata", "weight_map"});
+  Weights weights{index.string(), {}};
+  std::map<std::string, State> shards;
+  std::size_t listed = 0, held = 0;
+  file.root().at("weight_map").for_each_member([&](std::string_view name, const JsonFile::Value& value) {
+    const std::string shard(value.text());
+    const bool plain = shard.find('/') == std::string::npos && shard.ends_with(".safetensors");
+    if (!plain) value.refuse("found ", quoted(shard), ", expected a .safetensors file beside the index");
+    if (!shards.contains(shard)) {
+      if (!fs::exists(index.parent_path() / shard))
+        value.refuse("found no file ", quoted(shard), ", expected it beside the index");
+      held += (shards[shard] = read_state(index.parent_path() / shard)).size();
+    }
+    const auto found = shards[shard].find(std::string(name));
+    if (found == shards[shard].end()) value.refuse("found no such tensor in ", quoted(shard), ", expected it there");
+    weights.state.emplace(name, found->second);
+    ++listed;
+  });
+  check(listed == held, kLoad, index.string(), ": weight_map: found ", listed, " tensors, expected the ", held,
+        " that its files hold");
+  return weights;
+}
+
+Weights read_weights(const fs::path& folder) {
+  const fs::path single = folder / "model.safetensors", index = folder / "model.safetensors.index.json";
+  if (fs::exists(single)) return {single.string(), read_state(single)};
+  check(fs::exists(index), kLoad, folder.string(), ": found no model.safetensors and no model.safetensors.index.json, ",
+        "expected one");
+  return read_shards(index);
+}
+
+/// `rename(name)` gives the model's name, or an empty one to leave the tensor out.
+template <class Rename> void rename_all(Weights& weights, Rename&& rename) {
+  State state;
+  for (const auto& [name, value] : weights.state) {
+    if (is_constant(name)) continue;
+    const std::string now = rename(name);
+    if (!now.empty() && !state.emplace(now, value).second)
+      weights.refuse("found ", quoted(now), " under two names, expected one");
+  }
+  weights.state = std::move(state);
+}
+
+bool starts_any(const State& state, std::string_view start) {
+  return std::any_of(state.begin(), state.end(), [&](const auto& item) { return item.first.starts_with(start); });
+}
+
+/// An output that shares the embedding may stand in the file, if it is the same.
+void drop_tied_output(Weights& weights, const std::string& embedding) {
+  const auto output = weights.state.find("lm_head.weight"), source = weights.state.find(embedding);
+  if (output == weights.state.end() || source == weights.state.end()) return;
+  if (!same(output->second, source->second))
+    weights.refuse("\"lm_head.weight\" differs from ", quoted(embedding), ", expected the same: tie_word_embeddings");
+  weights.state.erase(output);
+}
+
+/// Makes the model and fills it. Its own buffers, the state of dropout's draws, are in no released file.
+template <class Model, class Settings>
+std::unique_ptr<Model> filled(Weights& weights, const Settings& config, bool turn = false) {
+  auto model = std::make_unique<Model>(config);
+  State state = turn ? Gpt2::transposed(weights.state) : std::move(weights.state);
+  for (const Buffer* b : model->buffers()) state.emplace(b->path(), b->value());
+  try {
+    model->load(state);
+  } catch (const Error& error) {
+    std::string reason = error.what();
+    if (reason.starts_with("[load] ")) reason.erase(0, 7);
+    weights.refuse(reason);
+  }
+  return model;
+}
+
+std::unique_ptr<Gpt2> make_gpt2(Weights& weights, const Gpt2Config& c) {
+  rename_all(weights, [](const std::string& name) -> std::string {
+    return name.starts_with("transformer.") || name == "lm_head.weight" ? name : "transformer." + name;
+  });
+  drop_tied_output(weights, "transformer.wte.weight");
+  weights.expect("transformer.wte.weight", {c.vocab_size, c.n_embd});
+  weights.expect("transformer.wpe.weight", {c.n_positions, c.n_embd});
+  weights.expect("transformer.h.0.mlp.c_fc.weight", {c.n_embd, c.n_inner ? c.n_inner : 4 * c.n_embd});
+  weights.expect_layers(c.n_layer);
+  for (const auto& [name, value] : weights.state)
+    if (name.ends_with(".weight") && value.rank() != 2 && name.find(".c_") != std::string::npos)
+      weights.refuse(quoted(name), " is ", value.shape(), ", expected a matrix");
+  return filled<Gpt2>(weights, c, true);
+}
+
+std::unique_ptr<Llama> make_llama(Weights& weights, const LlamaConfig& c) {
+  const bool bare = !starts_any(weights.state, "model.");
+  rename_all(weights, [&](const std::string& name) -> std::string {
+    return bare && name != "lm_head.weight" ? "model." + name : name;
+  });
+  if (c.tie_word_embeddings) drop_tied_output(weights, "model.embed_tokens.weight");
+  const std::int64_t width = c.head_dim ? c.head_dim : c.hidden_size / c.num_attention_heads;
+  weights.expect("model.embed_tokens.weight", {c.vocab_size, c.hidden_size});
+  weights.expect("model.layers.0.self_attn.q_proj.weight", {c.num_attention_heads * width, c.hidden_size});
+  weights.expect("model.layers.0.mlp.up_proj.weight", {c.intermediate_size, c.hidden_size});
+  weights.expect_layers(c.num_hidden_layers);
+  return filled<Llama>(weights, c);
+}
+
+/// Names of the first releases say gamma and beta for a norm's weight and bias.
+std::string bert_name(std::string name) {
+  if (name.starts_with("bert.")) name.erase(0, 5);
+  if (name.ends_with("LayerNorm.gamma")) name.replace(name.size() - 5, 5, "weight");
+  if (name.ends_with("LayerNorm.beta")) name.replace(name.size() - 4, 4, "bias");
+  return name;
+}
+
+std::unique_ptr<Bert> make_bert(Weights& weights, const BertConfig& c, std::vector<std::string>& left_out) {
+  rename_all(weights, [&](const std::string& name) -> std::string {
+    for (const char* head : {"cls.", "classifier.", "qa_outputs."})
+      if (name.starts_with(head)) {
+        left_out.push_back(name);
+        return "";
+      }
+    return bert_name(name);
+  });
+  weights.expect("embeddings.word_embeddings.weight", {c.vocab_size, c.hidden_size});
+  weights.expect("embeddings.position_embeddings.weight", {c.max_position_embeddings, c.hidden_size});
+  weights.expect("embeddings.token_type_embeddings.weight", {c.type_vocab_size, c.hidden_size});
+  weights.expect("encoder.layer.0.intermediate.dense.weight", {c.intermediate_size, c.hidden_size});
+  weights.expect_layers(c.num_hidden_layers);
+  return filled<Bert>(weights, c);
+}
+
+}  // namespace
+
+Module& Pretrained::module() const {
+  return std::visit([](const auto& held) -> Module& { return *held; }, model);
+}
+
+Pretrained load_pretrained(const fs::path& folder) {
+  const pretrained::Config config = pretrained::read_config(folder / "config.json");
+  Weights weights = read_weights(folder);
+  Pretrained out{.model_type = config.model_type, .model = {}, .end_tokens = config.end_tokens};
+  if (const auto* gpt2 = std::get_if<Gpt2Config>(&config.model)) out.model = make_gpt2(weights, *gpt2);
+  else if (const auto* llama = std::get_if<LlamaConfig>(&config.model)) out.model = make_llama(weights, *llama);
+  else out.model = make_bert(weights, std::get<BertConfig>(config.model), out.left_out);
+  return out;
+}
+
+}  // namespace stet::nn

@@ -1,0 +1,43 @@
+// Released weights: a Hugging Face folder (config.json with model.safetensors, or with shards and
+// model.safetensors.index.json) as a model, and a model as such a folder; llama2.c's export.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include <stet/nn/models/bert.h>
+#include <stet/nn/models/gpt2.h>
+#include <stet/nn/models/llama.h>
+
+namespace stet::nn {
+
+struct Pretrained {
+  std::string model_type;  ///< as config.json names it: gpt2, llama, mistral, qwen2 (both a Llama) or bert
+  std::variant<std::unique_ptr<Gpt2>, std::unique_ptr<Llama>, std::unique_ptr<Bert>> model;
+  std::vector<std::int64_t> end_tokens = {};  ///< eos_token_id, where a text ends
+  std::vector<std::string> left_out = {};     ///< tensors of heads that the model has not (BERT's "cls.…")
+
+  Module& module() const;
+};
+
+/// The model on the default device, in f32, in training mode as every new model. Files may be f32, f16, bf16 or f64.
+/// A field of config.json that would change the result and is not supported is an Error naming file and key, and so
+/// is a field that is not known. Weights are checked against the configuration before the model is made: missing,
+/// unexpected and mismatched names are an Error naming the file. GPT-2's attention masks, BERT's position_ids and
+/// Llama's inv_freq are constants and passed over. A tied output that differs from the embedding is an Error.
+Pretrained load_pretrained(const std::filesystem::path& folder);
+
+/// llama2.c's legacy export (stories15M.bin, stories260K.bin): seven i32 and f32 weights. Rows of q and k are put in
+/// the order of transformers' rotary embedding. The file's size must be exactly what its header asks for.
+std::unique_ptr<Llama> load_llama2c(const std::filesystem::path& file);
+
+/// Writes config.json and model.safetensors, which load_pretrained and transformers read; each is replaced as a whole
+/// or not at all, the weights first. The folder is made where it is missing.
+void save_pretrained(const Gpt2& model, const std::filesystem::path& folder);
+void save_pretrained(const Llama& model, const std::filesystem::path& folder);
+void save_pretrained(const Bert& model, const std::filesystem::path& folder);
+
+}  // namespace stet::nn

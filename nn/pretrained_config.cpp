@@ -1,0 +1,284 @@
+// Reading config.json. A field that is passed over in silence could change every result, so each one is accounted for.
+#include <stet/nn/pretrained_config.h>
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include <stet/tensor/json_file.h>
+
+namespace stet::nn::pretrained {
+namespace {
+
+constexpr std::int64_t kSizeCap = std::int64_t{1} << 24;
+
+// What says how a model was trained, stored or is called, and nothing about its forward pass.
+constexpr std::string_view kHarmless[] = {"_attn_implementation",
+                                          "_attn_implementation_autoset",
+                                          "_name_or_path",
+                                          "architectures",
+                                          "attn_implementation",
+                                          "bos_token_id",
+                                          "chunk_size_feed_forward",
+                                          "classifier_dropout",
+                                          "directionality",
+                                          "do_sample",
+                                          "dtype",
+                                          "finetuning_task",
+                                          "gradient_checkpointing",
+                                          "id2label",
+                                          "initializer_range",
+                                          "label2id",
+                                          "max_length",
+                                          "max_window_layers",
+                                          "model_type",
+                                          "n_ctx",
+                                          "output_attentions",
+                                          "output_hidden_states",
+                                          "output_past",
+                                          "pad_token_id",
+                                          "pooler_fc_size",
+                                          "pooler_num_attention_heads",
+                                          "pooler_num_fc_layers",
+                                          "pooler_size_per_head",
+                                          "pooler_type",
+                                          "pretraining_tp",
+                                          "problem_type",
+                                          "return_dict",
+                                          "summary_activation",
+                                          "summary_first_dropout",
+                                          "summary_proj_to_labels",
+                                          "summary_type",
+                                          "summary_use_proj",
+                                          "task_specific_params",
+                                          "tokenizer_class",
+                                          "torch_dtype",
+                                          "transformers.js_config",
+                                          "transformers_version",
+                                          "use_cache",
+                                          "is_llama_config",
+                                          "torchscript"};
+
+/// An object whose fields are taken one by one; finish() refuses those that nobody took.
+class Fields {
+ public:
+  explicit Fields(JsonFile::Value object) : object_(object) {}
+
+  std::optional<JsonFile::Value> take(std::string_view key) {
+    taken_.insert(key);
+    return object_.given(key);
+  }
+  std::int64_t size(std::string_view key, std::int64_t low = 1) {
+    taken_.insert(key);
+    return object_.at(key).integer(low, kSizeCap);
+  }
+  std::int64_t size_or(std::string_view key, std::int64_t otherwise) { return take(key) ? size(key) : otherwise; }
+  /// A finite number in [low, high].
+  double number(std::string_view key, double otherwise, double low, double high) {
+    const auto value = take(key);
+    if (!value) return otherwise;
+    const double number = value->number();
+    if (!(number >= low && number <= high)) value->refuse("found ", number, ", expected ", low, " to ", high);
+    return number;
+  }
+  double probability(std::string_view key, double otherwise) {
+    const double p = number(key, otherwise, 0, 1);
+    if (p == 1) object_.at(key).refuse("found 1, expected a probability below 1");
+    return p;
+  }
+  bool flag(std::string_view key, bool otherwise) {
+    const auto value = take(key);
+    return value ? value->flag() : otherwise;
+  }
+  void require_flag(std::string_view key, bool wanted) {
+    if (flag(key, wanted) != wanted)
+      object_.at(key).refuse("found ", wanted ? "false" : "true", ", which is not supported, expected ",
+                             wanted ? "true" : "false");
+  }
+  void require_text(std::string_view key, std::string_view wanted) {
+    const auto value = take(key);
+    if (value && value->text() != wanted)
+      value->refuse("found ", quoted(value->text()), ", which is not supported, expected ", quoted(wanted));
+  }
+  void forbid(std::string_view key) {
+    if (const auto value = take(key)) value->refuse("found a field that is not supported, expected none");
+  }
+  MlpKind activation(std::string_view key, MlpKind otherwise) {
+    const auto value = take(key);
+    if (!value) return otherwise;
+    const std::string_view name = value->text();
+    if (name == "gelu") return MlpKind::gelu;
+    if (name == "gelu_new" || name == "gelu_pytorch_tanh") return MlpKind::gelu_tanh;
+    if (name == "relu") return MlpKind::relu;
+    value->refuse("found ", quoted(name), ", expected gelu, gelu_new, gelu_pytorch_tanh or relu");
+  }
+  void finish() const {
+    object_.for_each_member([&](std::string_view key, const JsonFile::Value& value) {
+      if (!taken_.contains(key))
+        value.refuse("found a field that is not known and might change the result, expected only known ones");
+    });
+  }
+  const JsonFile::Value& object() const { return object_; }
+
+ private:
+  JsonFile::Value object_;
+  std::set<std::string_view> taken_;
+};
+
+/// What no family may have, and what all may.
+void common(Fields& f, Config& config) {
+  for (const std::string_view key : kHarmless) f.take(key);
+  for (const std::string_view key : {"is_encoder_decoder", "is_decoder", "add_cross_attention"})
+    f.require_flag(key, false);
+  f.forbid("quantization_config");
+  if (const auto pruned = f.take("pruned_heads"); pruned && pruned->count() > 0)
+    pruned->refuse("found pruned heads, which are not supported, expected none");
+  if (const auto end = f.take("eos_token_id")) {
+    const auto add = [&](const JsonFile::Value& id) { config.end_tokens.push_back(id.integer(0, kSizeCap)); };
+    if (end->type() == JsonType::array) end->for_each_item(add);
+    else add(*end);
+  }
+}
+
+void expect_divides(Fields& f, std::string_view key, std::int64_t heads, std::int64_t width) {
+  if (width % heads != 0) f.object().at(key).refuse("found ", heads, " heads, expected a divisor of ", width);
+}
+
+Gpt2Config gpt2(Fields& f) {
+  f.require_flag("scale_attn_weights", true);
+  f.require_flag("scale_attn_by_inverse_layer_idx", false);
+  f.require_flag("reorder_and_upcast_attn", false);
+  f.require_flag("tie_word_embeddings", true);
+  Gpt2Config c{.vocab_size = f.size("vocab_size"),
+               .n_positions = f.size("n_positions"),
+               .n_embd = f.size("n_embd"),
+               .n_layer = f.size("n_layer"),
+               .n_head = f.size("n_head"),
+               .n_inner = f.size_or("n_inner", 0),
+               .activation_function = f.activation("activation_function", MlpKind::gelu_tanh),
+               .resid_pdrop = f.probability("resid_pdrop", 0.1),
+               .embd_pdrop = f.probability("embd_pdrop", 0.1),
+               .attn_pdrop = f.probability("attn_pdrop", 0.1),
+               .layer_norm_epsilon = f.number("layer_norm_epsilon", 1e-5, 0, 1),
+               .initializer_range = f.number("initializer_range", 0.02, 0, 100)};
+  expect_divides(f, "n_head", c.n_head, c.n_embd);
+  return c;
+}
+
+/// rope_theta stands at the top, or in rope_parameters (transformers 5); scaled kinds are refused.
+double rope_theta(Fields& f) {
+  std::optional<double> theta;
+  const auto see = [&](Fields& in) {
+    if (!in.take("rope_theta")) return;
+    const double found = in.number("rope_theta", 0, 1, 1e12);
+    if (theta && *theta != found)
+      in.object().at("rope_theta").refuse("found ", found, ", expected ", *theta, " as elsewhere in the file");
+    theta = found;
+  };
+  const auto whole = [](Fields& in) {
+    if (in.number("partial_rotary_factor", 1, 0, 1) != 1)
+      in.object().at("partial_rotary_factor").refuse("found a part, which is not supported, expected 1");
+  };
+  see(f);
+  whole(f);
+  for (const std::string_view key : {"rope_parameters", "rope_scaling"}) {
+    const auto object = f.take(key);
+    if (!object) continue;
+    Fields rope(*object);
+    rope.require_text("rope_type", "default");
+    rope.require_text("type", "default");
+    see(rope);
+    whole(rope);
+    rope.finish();
+  }
+  return theta.value_or(10000);
+}
+
+/// A window that reaches over every position is none.
+void refuse_window(Fields& f, const Config& config, std::int64_t positions) {
+  const bool used = config.model_type == "mistral" || f.flag("use_sliding_window", false);
+  const auto window = f.take("sliding_window");
+  if (used && window && window->integer(1, INT64_MAX) < positions)
+    window->refuse("found a window shorter than ", positions, " positions, which is not supported, expected null");
+  if (const auto types = f.take("layer_types"))
+    types->for_each_item([](const JsonFile::Value& type) {
+      if (type.text() != "full_attention")
+        type.refuse("found ", quoted(type.text()), ", which is not supported, expected \"full_attention\"");
+    });
+}
+
+LlamaConfig llama(Fields& f, const Config& config) {
+  const bool qwen = config.model_type == "qwen2", is_llama = config.model_type == "llama";
+  f.require_text("hidden_act", "silu");
+  f.require_flag("rope_interleaved", false);
+  f.require_flag("use_mrope", false);
+  LlamaConfig c{.vocab_size = f.size("vocab_size"),
+                .hidden_size = f.size("hidden_size"),
+                .intermediate_size = f.size("intermediate_size"),
+                .num_hidden_layers = f.size("num_hidden_layers"),
+                .num_attention_heads = f.size("num_attention_heads"),
+                .num_key_value_heads = is_llama ? f.size_or("num_key_value_heads", 0) : f.size("num_key_value_heads"),
+                .head_dim = f.size_or("head_dim", 0),
+                .max_position_embeddings = f.size("max_position_embeddings"),
+                .rms_norm_eps = f.number("rms_norm_eps", 1e-6, 0, 1),
+                .rope_theta = rope_theta(f),
+                .attention_dropout = f.probability("attention_dropout", 0),
+                .initializer_range = f.number("initializer_range", 0.02, 0, 100),
+                .tie_word_embeddings = f.flag("tie_word_embeddings", false)};
+  if (is_llama) {
+    c.attention_bias = f.flag("attention_bias", false);
+    c.mlp_bias = f.flag("mlp_bias", false);
+  } else {
+    f.require_flag("attention_bias", qwen);
+    f.require_flag("mlp_bias", false);
+    refuse_window(f, config, c.max_position_embeddings);
+  }
+  if (qwen) {
+    c.attention_bias = true;
+    c.output_bias = false;
+  }
+  if (!c.head_dim) expect_divides(f, "num_attention_heads", c.num_attention_heads, c.hidden_size);
+  if (c.num_key_value_heads) expect_divides(f, "num_key_value_heads", c.num_key_value_heads, c.num_attention_heads);
+  const std::int64_t width = c.head_dim ? c.head_dim : c.hidden_size / c.num_attention_heads;
+  if (width % 2) f.object().refuse("found heads of width ", width, ", expected an even width to rotate");
+  return c;
+}
+
+BertConfig bert(Fields& f) {
+  f.require_text("position_embedding_type", "absolute");
+  f.take("tie_word_embeddings");  // of a head that is not read
+  BertConfig c{.vocab_size = f.size("vocab_size"),
+               .hidden_size = f.size("hidden_size"),
+               .num_hidden_layers = f.size("num_hidden_layers"),
+               .num_attention_heads = f.size("num_attention_heads"),
+               .intermediate_size = f.size("intermediate_size"),
+               .max_position_embeddings = f.size("max_position_embeddings"),
+               .type_vocab_size = f.size("type_vocab_size"),
+               .hidden_act = f.activation("hidden_act", MlpKind::gelu),
+               .hidden_dropout_prob = f.probability("hidden_dropout_prob", 0.1),
+               .attention_probs_dropout_prob = f.probability("attention_probs_dropout_prob", 0.1),
+               .layer_norm_eps = f.number("layer_norm_eps", 1e-12, 0, 1),
+               .initializer_range = f.number("initializer_range", 0.02, 0, 100)};
+  expect_divides(f, "num_attention_heads", c.num_attention_heads, c.hidden_size);
+  return c;
+}
+
+}  // namespace
+
+Config read_config(const std::filesystem::path& path) {
+  const JsonFile file(path, kLoad);
+  Config config;
+  const auto type = file.root().at("model_type");
+  config.model_type = type.text();
+  Fields fields(file.root());
+  common(fields, config);
+  const std::string& name = config.model_type;
+  if (name == "gpt2") config.model = gpt2(fields);
+  else if (name == "llama" || name == "mistral" || name == "qwen2") config.model = llama(fields, config);
+  else if (name == "bert") config.model = bert(fields);
+  else type.refuse("found ", quoted(name), ", expected gpt2, llama, mistral, qwen2 or bert");
+  fields.finish();
+  return config;
+}
+
+}  // namespace stet::nn::pretrained

@@ -1,0 +1,27 @@
+// config.json as configurations. Private to nn/.
+#pragma once
+
+#include <string_view>
+
+#include <stet/nn/pretrained.h>
+
+namespace stet::nn::pretrained {
+
+inline constexpr std::string_view kLoad = "load_pretrained", kSave = "save_pretrained";
+
+struct Config {
+  std::string model_type;
+  std::variant<Gpt2Config, LlamaConfig, BertConfig> model;
+  std::vector<std::int64_t> end_tokens;
+};
+
+/// Every field is read, checked, or on the list of those that change no result; anything else is an Error naming
+/// file, key and byte.
+Config read_config(const std::filesystem::path& file);
+
+/// The text of a config.json that says the same.
+std::string config_text(const Gpt2Config& config);
+std::string config_text(const LlamaConfig& config);
+std::string config_text(const BertConfig& config);
+
+}  // namespace stet::nn::pretrained

@@ -1,0 +1,114 @@
+// save_pretrained: a model as a folder that transformers reads.
+#include <nlohmann/json.hpp>
+
+#include <stet/nn/pretrained_config.h>
+#include <stet/nn/safetensors.h>
+#include <stet/tensor/error.h>
+
+namespace stet::nn {
+namespace pretrained {
+namespace {
+
+using json = nlohmann::ordered_json;
+
+std::string text_of(const json& config) { return config.dump(2) + "\n"; }
+
+const char* name_of(MlpKind kind) {
+  switch (kind) {
+    case MlpKind::relu: return "relu";
+    case MlpKind::gelu: return "gelu";
+    case MlpKind::gelu_tanh: return "gelu_new";
+    case MlpKind::swiglu: break;
+  }
+  fail(kSave, "found SwiGLU in a model of two linear layers, expected relu, gelu or gelu_tanh");
+}
+
+json head(const char* model_type, const char* model) {
+  return {{"architectures", {model}}, {"model_type", model_type}, {"torch_dtype", "float32"}};
+}
+
+}  // namespace
+
+std::string config_text(const Gpt2Config& c) {
+  json out = head("gpt2", "GPT2LMHeadModel");
+  out.update({{"vocab_size", c.vocab_size},
+              {"n_positions", c.n_positions},
+              {"n_embd", c.n_embd},
+              {"n_layer", c.n_layer},
+              {"n_head", c.n_head},
+              {"n_inner", c.n_inner ? json(c.n_inner) : json(nullptr)},
+              {"activation_function", name_of(c.activation_function)},
+              {"resid_pdrop", c.resid_pdrop},
+              {"embd_pdrop", c.embd_pdrop},
+              {"attn_pdrop", c.attn_pdrop},
+              {"layer_norm_epsilon", c.layer_norm_epsilon},
+              {"initializer_range", c.initializer_range},
+              {"tie_word_embeddings", true}});
+  return text_of(out);
+}
+
+std::string config_text(const LlamaConfig& c) {
+  const bool same_bias = c.output_bias.value_or(c.attention_bias) == c.attention_bias;
+  const bool qwen = !same_bias && c.attention_bias && !c.mlp_bias;
+  check(same_bias || qwen, kSave, "output_bias differs from attention_bias: transformers' models have that only as ",
+        "Qwen2, with biases on q, k and v alone");
+  json out = qwen ? head("qwen2", "Qwen2ForCausalLM") : head("llama", "LlamaForCausalLM");
+  out.update({{"vocab_size", c.vocab_size},
+              {"hidden_size", c.hidden_size},
+              {"intermediate_size", c.intermediate_size},
+              {"num_hidden_layers", c.num_hidden_layers},
+              {"num_attention_heads", c.num_attention_heads},
+              {"num_key_value_heads", c.num_key_value_heads ? c.num_key_value_heads : c.num_attention_heads},
+              {"head_dim", c.head_dim ? c.head_dim : c.hidden_size / c.num_attention_heads},
+              {"hidden_act", "silu"},
+              {"max_position_embeddings", c.max_position_embeddings},
+              {"rms_norm_eps", c.rms_norm_eps},
+              {"rope_theta", c.rope_theta},
+              {"attention_dropout", c.attention_dropout},
+              {"initializer_range", c.initializer_range},
+              {"tie_word_embeddings", c.tie_word_embeddings}});
+  if (!qwen) out.update({{"attention_bias", c.attention_bias}, {"mlp_bias", c.mlp_bias}});
+  return text_of(out);
+}
+
+std::string config_text(const BertConfig& c) {
+  json out = head("bert", "BertModel");
+  out.update({{"vocab_size", c.vocab_size},
+              {"hidden_size", c.hidden_size},
+              {"num_hidden_layers", c.num_hidden_layers},
+              {"num_attention_heads", c.num_attention_heads},
+              {"intermediate_size", c.intermediate_size},
+              {"max_position_embeddings", c.max_position_embeddings},
+              {"type_vocab_size", c.type_vocab_size},
+              {"hidden_act", name_of(c.hidden_act)},
+              {"hidden_dropout_prob", c.hidden_dropout_prob},
+              {"attention_probs_dropout_prob", c.attention_probs_dropout_prob},
+              {"layer_norm_eps", c.layer_norm_eps},
+              {"initializer_range", c.initializer_range}});
+  return text_of(out);
+}
+
+}  // namespace pretrained
+
+namespace {
+
+/// The parameters alone: buffers are the state of dropout's draws, which no other reader knows.
+template <class Model> void save_folder(const Model& model, const std::filesystem::path& folder, bool turn) {
+  const std::string config = pretrained::config_text(model.config());
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  check(!error, pretrained::kSave, folder.string(), ": making the folder: ", error.message());
+  const NoGrad no_grad;
+  State state;
+  for (const Parameter* p : model.parameters()) state[p->path()] = p->value().detach();
+  save_safetensors(folder / "model.safetensors", turn ? Gpt2::transposed(state) : state, {{"format", "pt"}});
+  replace_file(folder / "config.json", config);
+}
+
+}  // namespace
+
+void save_pretrained(const Gpt2& model, const std::filesystem::path& folder) { save_folder(model, folder, true); }
+void save_pretrained(const Llama& model, const std::filesystem::path& folder) { save_folder(model, folder, false); }
+void save_pretrained(const Bert& model, const std::filesystem::path& folder) { save_folder(model, folder, false); }
+
+}  // namespace stet::nn
