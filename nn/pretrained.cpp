@@ -43,6 +43,12 @@ bool is_constant(std::string_view name) {
   return std::any_of(std::begin(ends), std::end(ends), [&](std::string_view end) { return name.ends_with(end); });
 }
 
+/// Without the exception that a name too long or a folder without permission would be.
+bool is_there(const fs::path& file) {
+  std::error_code ignored;
+  return fs::exists(file, ignored);
+}
+
 State read_state(const fs::path& file) {
   State state = load_safetensors(file);
   for (const auto& [name, value] : state)
@@ -63,7 +69,7 @@ Weights read_shards(const fs::path& index) {
     const bool plain = shard.find('/') == std::string::npos && shard.ends_with(".safetensors");
     if (!plain) value.refuse("found ", quoted(shard), ", expected a .safetensors file beside the index");
     if (!shards.contains(shard)) {
-      if (!fs::exists(index.parent_path() / shard))
+      if (!is_there(index.parent_path() / shard))
         value.refuse("found no file ", quoted(shard), ", expected it beside the index");
       held += (shards[shard] = read_state(index.parent_path() / shard)).size();
     }
@@ -79,8 +85,8 @@ Weights read_shards(const fs::path& index) {
 
 Weights read_weights(const fs::path& folder) {
   const fs::path single = folder / "model.safetensors", index = folder / "model.safetensors.index.json";
-  if (fs::exists(single)) return {single.string(), read_state(single)};
-  check(fs::exists(index), kLoad, folder.string(), ": found no model.safetensors and no model.safetensors.index.json, ",
+  if (is_there(single)) return {single.string(), read_state(single)};
+  check(is_there(index), kLoad, folder.string(), ": found no model.safetensors and no model.safetensors.index.json, ",
         "expected one");
   return read_shards(index);
 }

@@ -156,6 +156,8 @@ TEST_CASE("A damaged index is refused by tensor") {
     refuse(kind, folder, "model.safetensors.index.json", part);
   };
   change("index: no such shard", R"("model.norm.weight": "model-9.safetensors")", "found no file");
+  change("index: a name too long", "\"model.norm.weight\": \"" + std::string(300, 'x') + ".safetensors\"",
+         "found no file");
   change("index: wrong shard", R"("model.norm.weight": "model-00001-of-00004.safetensors")", "found no such tensor");
   change("index: another folder", R"("model.norm.weight": "../model.safetensors")", "expected a .safetensors file");
   change("index: not a string", R"("model.norm.weight": 4)", "expected a string");
