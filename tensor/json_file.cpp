@@ -32,7 +32,7 @@ class JsonBuilder final : public json::json_sax_t {
   JsonBuilder(JsonFile& file, const std::uint32_t& read) : file_(file), read_(read) {}
 
   bool null() override { return add(JsonType::null), true; }
-  bool boolean(bool value) override { return add(JsonType::boolean).flag = value, true; }
+  bool boolean(bool value) override { return add(JsonType::flag).flag = value, true; }
   bool number_integer(std::int64_t value) override { return add(JsonType::integer).integer = value, true; }
   bool number_unsigned(std::uint64_t value) override {
     if (value > INT64_MAX) add(JsonType::real).real = static_cast<double>(value);
@@ -133,7 +133,7 @@ void JsonFile::Value::expect(JsonType wanted) const {
 
 std::string JsonFile::Value::shown() const {
   switch (type()) {
-    case JsonType::boolean: return node().flag ? "true" : "false";
+    case JsonType::flag: return node().flag ? "true" : "false";
     case JsonType::integer: return std::to_string(node().integer);
     case JsonType::real: return json(node().real).dump();
     case JsonType::text: return "the string " + quoted(file_->text_of(index_));
@@ -169,7 +169,7 @@ std::string_view JsonFile::Value::text() const {
 }
 
 bool JsonFile::Value::flag() const {
-  expect(JsonType::boolean);
+  expect(JsonType::flag);
   return node().flag;
 }
 

@@ -17,7 +17,7 @@ namespace stet {
 /// The bytes of a file of at most 1 GiB; throws an Error naming `op` and the file.
 std::string read_bytes(const std::filesystem::path& path, std::string_view op);
 
-enum class JsonType : std::uint8_t { null, boolean, integer, real, text, array, object };
+enum class JsonType : std::uint8_t { null, flag, integer, real, text, array, object };
 
 /// Refused beyond JSON's own rules: duplicate keys, nesting deeper than 32, NUL bytes, text that is not UTF-8.
 class JsonFile {

@@ -20,7 +20,7 @@ void expect_neutral(const Value& object, std::string_view key, std::string_view 
   const auto value = object.given(key);
   if (!value) return;
   const bool is_neutral = value->type() == JsonType::text      ? value->text() == neutral
-                          : value->type() == JsonType::boolean ? !value->flag()
+                          : value->type() == JsonType::flag ? !value->flag()
                                                                : value->number() == 0;
   require(is_neutral, *value, "found a setting that is not supported, expected null");
 }
