@@ -19,9 +19,9 @@ template <class... Parts> void require(bool ok, const Value& at, const Parts&...
 void expect_neutral(const Value& object, std::string_view key, std::string_view neutral) {
   const auto value = object.given(key);
   if (!value) return;
-  const bool is_neutral = value->type() == JsonType::text      ? value->text() == neutral
+  const bool is_neutral = value->type() == JsonType::text   ? value->text() == neutral
                           : value->type() == JsonType::flag ? !value->flag()
-                                                               : value->number() == 0;
+                                                            : value->number() == 0;
   require(is_neutral, *value, "found a setting that is not supported, expected null");
 }
 
