@@ -51,6 +51,7 @@ Axis axis_over(const std::vector<TradeoffCurve>& curves, Spread TradeoffPoint::*
 
 std::string number(double value, double step) {
   char out[32];
+  if (std::abs(value) < step / 2) value = 0;  // not "-0.00"
   std::snprintf(out, sizeof out, "%.*f", std::max(0, static_cast<int>(-std::floor(std::log10(step) + 1e-9))), value);
   return out;
 }
