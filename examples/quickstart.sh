@@ -11,7 +11,8 @@ preset=release
 if [[ " $* " == *" --device cuda "* ]] && command -v nvcc >/dev/null && nvidia-smi >/dev/null 2>&1; then preset=cuda; fi
 cmake --preset $preset
 cmake --build --preset $preset -j"$(nproc)" --target \
-  examples_forgetting_sample examples_split_fashion_mnist examples_custom_strategy
+  examples_forgetting_sample examples_split_fashion_mnist examples_custom_strategy examples_generate \
+  examples_finetune_domain
 
 echo
 echo "--- forgetting_sample: freeze a backbone, train a new head"
@@ -24,5 +25,9 @@ fi
 echo "--- split_fashion_mnist: five tasks, one after the other, $long"
 build/$preset/examples/split_fashion_mnist --out build/$preset/quickstart "$@"
 echo
-echo "Next: build/$preset/examples/custom_strategy, a strategy of your own in under 40 lines (examples/custom_strategy.cpp);"
-echo "docs/continual.md explains what it can do and when it is called."
+cat <<END
+Next, in build/$preset/examples/:
+  custom_strategy     a strategy of your own in under 40 lines; docs/continual.md says what it can do and when it is called
+  finetune_domain     a small GPT learns a domain and forgets general prose: bash examples/get_text.sh DIR makes texts, then --text DIR
+  generate            text from a released GPT-2, Llama, Mistral or Qwen2 folder
+END
