@@ -27,7 +27,7 @@ build/$preset/examples/split_fashion_mnist --out build/$preset/quickstart "$@"
 echo
 cat <<END
 Next, in build/$preset/examples/:
-  custom_strategy     a strategy of your own in under 40 lines; docs/continual.md says what it can do and when it is called
-  finetune_domain     a small GPT learns a domain and forgets general prose: bash examples/get_text.sh DIR makes texts, then --text DIR
-  generate            text from a released GPT-2, Llama, Mistral or Qwen2 folder
+  custom_strategy   a strategy of your own in under 40 lines (docs/continual.md)
+  finetune_domain   a small GPT learns a domain and forgets general prose (bash examples/get_text.sh DIR makes the texts)
+  generate          text from a released GPT-2, Llama, Mistral or Qwen2 folder (docs/transformers.md)
 END
