@@ -3,10 +3,11 @@
 //                                                                [--seed S]
 // MODEL_DIR is a Hugging Face folder (GPT-2, Llama, Mistral, Qwen2, SmolLM2) with its tokenizer, or a llama2.c .bin
 // with its tok*.bin beside it. Prints the prompt and what follows it; tokens and seconds go to stderr.
-#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <iostream>
+
+#include <CLI/CLI.hpp>
 
 #include <stet/stet.h>
 
@@ -14,49 +15,21 @@ using namespace stet;
 
 namespace {
 
-constexpr const char* kHelp =
-    "generate MODEL \"prompt\" [--tokens N] [--temperature T] [--top-k K] [--top-p P] [--seed S]\n"
-    "  MODEL            a Hugging Face folder, or a llama2.c .bin with its tokenizer beside it\n"
-    "  --tokens N       tokens to make (default: 100)\n"
-    "  --temperature T  0 (default): the most probable token each time\n"
-    "  --top-k K        draws from the K most probable tokens\n"
-    "  --top-p P        draws from the fewest tokens with probability P together\n"
-    "  --seed S         another text for each (default: 1)\n";
-
 struct Arguments {
-  std::vector<std::string> words;  // model and prompt
+  std::string model, prompt;
   nn::GenerateOptions options{.seed = 1};
 };
 
-template <class Number> void read(Number& value, const std::string& name, const std::string& text) {
-  const auto end = text.data() + text.size();
-  const auto parsed = std::from_chars(text.data(), end, value);
-  check(parsed.ec == std::errc() && parsed.ptr == end, "generate", name, " ", text, ": expected a number");
-}
-
-Arguments parse(int count, char** words) {
-  Arguments out;
-  for (int i = 1; i < count; ++i) {
-    const std::string name = words[i];
-    if (name == "--help") {
-      std::cout << kHelp;
-      std::exit(0);
-    }
-    if (!name.starts_with("--")) {
-      out.words.push_back(name);
-      continue;
-    }
-    check(i + 1 < count, "generate", name, " needs a value\n", kHelp);
-    const std::string value = words[++i];
-    if (name == "--tokens") read(out.options.max_new_tokens, name, value);
-    else if (name == "--temperature") read(out.options.temperature, name, value);
-    else if (name == "--top-k") read(out.options.top_k, name, value);
-    else if (name == "--top-p") read(out.options.top_p, name, value);
-    else if (name == "--seed") read(out.options.seed, name, value);
-    else fail("generate", "unknown argument '", name, "'\n", kHelp);
-  }
-  check(out.words.size() == 2, "generate", "expected a model and a prompt\n", kHelp);
-  return out;
+void describe(CLI::App& app, Arguments& a) {
+  app.option_defaults()->always_capture_default();
+  app.add_option("MODEL", a.model, "a Hugging Face folder, or a llama2.c .bin with its tokenizer beside it")
+      ->required();
+  app.add_option("PROMPT", a.prompt, "the text to go on from")->required();
+  app.add_option("--tokens", a.options.max_new_tokens, "tokens to make");
+  app.add_option("--temperature", a.options.temperature, "0: the most probable token each time");
+  app.add_option("--top-k", a.options.top_k, "draws from the K most probable tokens; 0: all");
+  app.add_option("--top-p", a.options.top_p, "draws from the fewest tokens with this probability together");
+  app.add_option("--seed", a.options.seed, "another text for each");
 }
 
 nn::Pretrained load(const std::filesystem::path& path) {
@@ -65,10 +38,10 @@ nn::Pretrained load(const std::filesystem::path& path) {
 }
 
 void run(Arguments arguments) {
-  const std::filesystem::path path = arguments.words[0];
+  const std::filesystem::path path = arguments.model;
   const nn::Pretrained model = load(path);
   const auto tokenizer = data::load_tokenizer(std::filesystem::is_directory(path) ? path : path.parent_path());
-  std::vector<std::int64_t> tokens = tokenizer->encode(arguments.words[1]);
+  std::vector<std::int64_t> tokens = tokenizer->encode(arguments.prompt);
   std::size_t printed = 0;
   const auto print = [&] {  // what the text has more than before: a token may hold part of a character
     const std::string text = tokenizer->decode(tokens, {.skip_special_tokens = true});
@@ -98,10 +71,14 @@ void run(Arguments arguments) {
 }  // namespace
 
 int main(int count, char** words) {
+  CLI::App app("Text from a released model.");
+  Arguments arguments;
+  describe(app, arguments);
+  CLI11_PARSE(app, count, words);
   try {
-    run(parse(count, words));
-  } catch (const Error& error) {
-    std::cerr << error.what() << '\n';
-    return 1;
+    run(std::move(arguments));
+  } catch (const std::exception& problem) {
+    std::cerr << problem.what() << '\n';
+    return 2;
   }
 }

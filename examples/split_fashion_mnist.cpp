@@ -1,10 +1,11 @@
 // Split Fashion-MNIST: five tasks of two classes, one after the other, in three settings and under five
 // strategies. Run: build/release/examples/split_fashion_mnist [--help]. Prints ACC, forgetting and seconds
 // for each, and writes results.json and accuracy_matrix.svg. Under a minute on two cores.
-#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <iostream>
+
+#include <CLI/CLI.hpp>
 
 #include <stet/cuda/cuda.h>
 #include <stet/stet.h>
@@ -28,52 +29,18 @@ struct Arguments {
   bool tune = false;
 };
 
-constexpr const char* kHelp =
-    "split_fashion_mnist [--out DIR] [--data NAME_OR_DIR] [--seeds N] [--threads N] [--device D] [--tune]\n"
-    "  --out DIR      where results.json and accuracy_matrix.svg go (default: here)\n"
-    "  --data D       data set by name, or a folder with IDX files (default: fashion-mnist)\n"
-    "  --seeds N      seeds 1 to N (default: 3)\n"
-    "  --threads N    threads (default: one for each core)\n"
-    "  --device D     cpu (default) or cuda\n"
-    "  --tune         choose EWC's lambda on held-out training examples, seeds 101 to 106; writes nothing\n";
-
-int number(const std::string& name, const std::string& text) {
-  int value = 0;
-  const auto end = text.data() + text.size();
-  const auto parsed = std::from_chars(text.data(), end, value);
-  check(parsed.ec == std::errc() && parsed.ptr == end && value >= 1 && value <= 256, "split_fashion_mnist", name, " ",
-        text, ": expected a number from 1 to 256");
-  return value;
-}
-
-Arguments parse(int count, char** words) {
-  Arguments out;
-  for (int i = 1; i < count; ++i) {
-    const std::string name = words[i];
-    if (name == "--help") {
-      std::cout << kHelp;
-      std::exit(0);
-    }
-    if (name == "--tune") {
-      out.tune = true;
-      continue;
-    }
-    const bool known =
-        name == "--out" || name == "--data" || name == "--seeds" || name == "--threads" || name == "--device";
-    check(known, "split_fashion_mnist", "unknown argument '", name, "'\n", kHelp);
-    check(i + 1 < count, "split_fashion_mnist", name, " needs a value");
-    const std::string value = words[++i];
-    if (name == "--out") out.out = value;
-    else if (name == "--data") out.data = value;
-    else if (name == "--device") out.device = value;
-    else (name == "--seeds" ? out.seeds : out.threads) = number(name, value);
-  }
-  return out;
+void describe(CLI::App& app, Arguments& a) {
+  app.option_defaults()->always_capture_default();
+  app.add_option("--out", a.out, "where results.json and accuracy_matrix.svg go");
+  app.add_option("--data", a.data, "data set by name, or a folder with IDX files");
+  app.add_option("--seeds", a.seeds, "seeds 1 to N")->check(CLI::Range(1, 256));
+  app.add_option("--threads", a.threads, "threads; 0: one for each core")->check(CLI::Range(0, 256));
+  app.add_option("--device", a.device, "cpu or cuda")->check(CLI::IsMember({"cpu", "cuda"}));
+  app.add_flag("--tune", a.tune, "choose EWC's lambda on held-out training examples, seeds 101 to 106; writes nothing");
 }
 
 /// Models, and whatever else is made, go there.
 void use_device(const std::string& name) {
-  check(name == "cpu" || name == "cuda", "split_fashion_mnist", "--device ", name, ": expected cpu or cuda");
   if (name == "cpu") return;
   set_default_device(Device::cuda());
   std::cout << "on cuda:0, " << cuda::device_name() << (cuda::simulated() ? " (simulated: right, but slow)\n" : "\n");
@@ -207,8 +174,11 @@ void compare(const Arguments& arguments, const Pool& train, const Pool& test) {
 }  // namespace
 
 int main(int count, char** words) {
+  CLI::App app("Split Fashion-MNIST: five tasks, one after the other, in three settings and under five strategies.");
+  Arguments arguments;
+  describe(app, arguments);
+  CLI11_PARSE(app, count, words);
   try {
-    const Arguments arguments = parse(count, words);
     if (arguments.threads > 0) set_threads(arguments.threads);
     use_device(arguments.device);
     const Pool train = pool_of(data::load_images(arguments.data, data::Split::train));

@@ -3,7 +3,7 @@
 # benchmarks. bash bench/cuda/run_all.sh [DIRECTORY] writes cuda.json and cuda.md there (build/cuda_report).
 # Downloads nothing: the machine must have nvcc with cuBLAS, cmake, ninja, g++, python3 and these Debian packages,
 # which may be brought as .deb files (apt-get download NAME; dpkg -i *.deb):
-#   libopenblas-dev libopenblas-pthread-dev libopenblas0-pthread catch2 nlohmann-json3-dev zlib1g-dev
+#   libopenblas-dev libopenblas-pthread-dev libopenblas0-pthread catch2 nlohmann-json3-dev zlib1g-dev libutf8proc-dev
 # PyTorch's figures stand beside stet's where $PYTHON (python3) can import torch with CUDA.
 # PRESET=release runs the same on the simulated device, with small sizes: does the script work?
 set -euo pipefail

@@ -2,12 +2,13 @@
 // remedy is a curve over its strength. Run: build/release/examples/finetune_domain --text DIR [--help], where DIR is
 // what examples/get_text.sh prepares. Prints a table and writes finetune_domain.{json,svg} for the domain.
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <cstdio>
+#include <iomanip>
 #include <iostream>
-#include <map>
 #include <sstream>
+
+#include <CLI/CLI.hpp>
 
 #include "training.h"
 
@@ -22,53 +23,18 @@ struct Arguments {
   bool quick = false;
 };
 
-constexpr const char* kHelp =
-    "finetune_domain --text DIR [--domain NAME] [--general NAME] [--out DIR] [--seeds N] [--pretrain N] [--steps N]\n"
-    "                [--threads N] [--quick]\n"
-    "  --text DIR      folder with NAME.txt for each text (bash examples/get_text.sh DIR makes one)\n"
-    "  --domain NAME   what is learned second (default: technical_manual)\n"
-    "  --general NAME  what is learned first (default: general_fortunes)\n"
-    "  --out DIR       where finetune_domain.json and .svg go (default: here)\n"
-    "  --seeds N       seeds 1 to N (default: 3)\n"
-    "  --pretrain N    steps on the general text (default: 2000)\n"
-    "  --steps N       steps on the domain (default: 200)\n"
-    "  --threads N     threads (default: one for each core)\n"
-    "  --quick         one seed, a smaller model and few steps: shows that it runs, not what it shows\n";
-
-int number(const std::string& name, const std::string& text) {
-  int value = 0;
-  const auto end = text.data() + text.size();
-  const auto parsed = std::from_chars(text.data(), end, value);
-  check(parsed.ec == std::errc() && parsed.ptr == end && value >= 1, "finetune_domain", name, " ", text,
-        ": expected a number from 1 on");
-  return value;
-}
-
-Arguments parse(int count, char** words) {
-  Arguments out;
-  const std::map<std::string, std::string*> texts{
-      {"--text", &out.text}, {"--out", &out.out}, {"--domain", &out.domain}, {"--general", &out.general}};
-  const std::map<std::string, int*> numbers{
-      {"--seeds", &out.seeds}, {"--pretrain", &out.pretrain}, {"--steps", &out.steps}, {"--threads", &out.threads}};
-  for (int i = 1; i < count; ++i) {
-    const std::string name = words[i];
-    if (name == "--help") {
-      std::cout << kHelp;
-      std::exit(0);
-    }
-    if (name == "--quick") {
-      out.quick = true;
-      continue;
-    }
-    check(texts.contains(name) || numbers.contains(name), "finetune_domain", "unknown argument '", name, "'\n", kHelp);
-    check(i + 1 < count, "finetune_domain", name, " needs a value");
-    const std::string value = words[++i];
-    if (texts.contains(name)) *texts.at(name) = value;
-    else *numbers.at(name) = number(name, value);
-  }
-  check(!out.text.empty(), "finetune_domain", "--text is missing: which folder are the texts in?\n", kHelp);
-  if (out.quick) out.seeds = 1, out.pretrain = std::min(out.pretrain, 60), out.steps = std::min(out.steps, 20);
-  return out;
+void describe(CLI::App& app, Arguments& a) {
+  app.option_defaults()->always_capture_default();
+  app.add_option("--text", a.text, "folder with NAME.txt for each text (bash examples/get_text.sh DIR makes one)")
+      ->required();
+  app.add_option("--domain", a.domain, "NAME of what is learned second");
+  app.add_option("--general", a.general, "NAME of what is learned first");
+  app.add_option("--out", a.out, "where finetune_domain.json and .svg go");
+  app.add_option("--seeds", a.seeds, "seeds 1 to N")->check(CLI::PositiveNumber);
+  app.add_option("--pretrain", a.pretrain, "steps on the general text")->check(CLI::PositiveNumber);
+  app.add_option("--steps", a.steps, "steps on the domain")->check(CLI::PositiveNumber);
+  app.add_option("--threads", a.threads, "threads; 0: one for each core")->check(CLI::Range(0, 256));
+  app.add_flag("--quick", a.quick, "one seed, a smaller model and few steps: shows that it runs, not what it shows");
 }
 
 nn::Gpt2Config shape(bool quick) {
@@ -227,8 +193,8 @@ void conclude(const std::vector<TradeoffCurve>& all, double learned) {
 void write_json(const std::filesystem::path& path, const Arguments& arguments, const Experiment& e) {
   std::ostringstream out;
   out.precision(6);
-  out << "{\"domain\": \"" << arguments.domain << "\", \"general\": \"" << arguments.general
-      << "\", \"unit\": \"nats a byte\", \"pretraining steps\": " << arguments.pretrain
+  out << "{\"domain\": " << std::quoted(arguments.domain) << ", \"general\": " << std::quoted(arguments.general)
+      << ", \"unit\": \"nats a byte\", \"pretraining steps\": " << arguments.pretrain
       << ", \"steps\": " << arguments.steps << ",\n \"runs\": [\n";
   for (std::size_t s = 0; s < e.pretrained.size(); ++s) {
     const auto row = [&](const std::string& method, const std::string& strength, const Losses& losses, bool last) {
@@ -276,8 +242,16 @@ void compare(const Arguments& arguments) {
 }  // namespace
 
 int main(int count, char** words) {
+  CLI::App app("A small GPT learns general prose, then one domain: what is learned against what is forgotten.");
+  Arguments arguments;
+  describe(app, arguments);
+  CLI11_PARSE(app, count, words);
+  if (arguments.quick) {
+    arguments.seeds = 1;
+    arguments.pretrain = std::min(arguments.pretrain, 60);
+    arguments.steps = std::min(arguments.steps, 20);
+  }
   try {
-    const Arguments arguments = parse(count, words);
     if (arguments.threads > 0) set_threads(arguments.threads);
     compare(arguments);
   } catch (const std::exception& problem) {

@@ -14,7 +14,7 @@ for word in "full, lr" replay EWC L2-SP "top blocks" "layer-wise lr" LoRA "(IA)Â
 done
 grep -q '"method": "WiSE-FT"' "$folder/finetune_domain.json"
 grep -q '</svg>' "$folder/finetune_domain.svg"
-if grep -qi nan <<<"$printed"; then echo "a loss is no number" >&2; exit 1; fi
+if grep -qiw nan <<<"$printed"; then echo "a loss is no number" >&2; exit 1; fi
 
 problem=$("$1" --text "$folder" --general prose --domain none --quick 2>&1) && { echo "a missing text is no error" >&2; exit 1; }
 grep -q 'none.txt' <<<"$problem"

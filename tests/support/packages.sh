@@ -1,6 +1,7 @@
 # Sourced by tests/run.sh and examples/quickstart.sh: the Debian packages that stet needs, and how they get here.
 # With everything installed it only asks dpkg: no network, no root.
-STET_PACKAGES=(g++ cmake ninja-build libopenblas-dev zlib1g-dev libutf8proc-dev nlohmann-json3-dev catch2 dataset-fashion-mnist)
+STET_PACKAGES=(g++ cmake ninja-build libopenblas-dev zlib1g-dev libutf8proc-dev nlohmann-json3-dev libcli11-dev
+  catch2 dataset-fashion-mnist)
 
 install_missing_packages() {
   if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
