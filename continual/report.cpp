@@ -4,10 +4,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
+#include <stet/nn/safetensors.h>
 #include <stet/tensor/error.h>
 
 namespace stet::continual {
@@ -143,13 +143,7 @@ void write_text_file(const std::filesystem::path& path, std::string_view text) {
     std::filesystem::create_directories(path.parent_path(), problem);
     check(!problem, "write_text_file", path.parent_path().string(), ": ", problem.message());
   }
-  const std::filesystem::path part = path.string() + ".part";
-  std::ofstream out(part, std::ios::binary | std::ios::trunc);
-  out.write(text.data(), static_cast<std::streamsize>(text.size()));
-  out.close();
-  std::error_code problem;
-  if (out) std::filesystem::rename(part, path, problem);
-  check(out && !problem, "write_text_file", path.string(), ": cannot be written");
+  nn::replace_file(path, text, "write_text_file");
 }
 
 void write_results_json(const std::filesystem::path& path, const std::vector<Run>& runs,

@@ -102,7 +102,7 @@ template <class Model> void save_folder(const Model& model, const std::filesyste
   State state;
   for (const Parameter* p : model.parameters()) state[p->path()] = p->value().detach();
   save_safetensors(folder / "model.safetensors", turn ? Gpt2::transposed(state) : state, {{"format", "pt"}});
-  replace_file(folder / "config.json", config);
+  replace_file(folder / "config.json", config, pretrained::kSave);
 }
 
 }  // namespace

@@ -104,8 +104,8 @@ std::uint64_t file_size(const File& in, const std::string& file) {
 /// A new file beside the target, removed unless it took the target's place.
 class Replacement {
  public:
-  explicit Replacement(const std::filesystem::path& target)
-      : target_(target), path_(beside(target)), file_(path_, O_WRONLY | O_CREAT | O_EXCL, 0666) {
+  Replacement(const std::filesystem::path& target, std::string_view op)
+      : op_(op), target_(target), path_(beside(target)), file_(path_, O_WRONLY | O_CREAT | O_EXCL, 0666) {
     step(file_.is_open(), "creating a file beside it");
     exists_ = true;
   }
@@ -135,7 +135,7 @@ class Replacement {
     const auto folder = target_.has_parent_path() ? target_.parent_path() : std::filesystem::path(".");
     const File directory(folder, O_RDONLY | O_DIRECTORY);
     const bool synced = directory.is_open() && (fsync(directory.fd()) == 0 || errno == EINVAL);  // EINVAL: cannot be
-    check(synced, "save_safetensors", target_.string(), ": syncing its directory: ", std::strerror(errno));
+    check(synced, op_, target_.string(), ": syncing its directory: ", std::strerror(errno));
   }
 
  private:
@@ -147,10 +147,10 @@ class Replacement {
   }
   void step(bool ok, std::string_view what) const {
     const int reason = errno;
-    check(ok, "save_safetensors", target_.string(), ": ", what, ": ", std::strerror(reason),
-          " (what stood there is unchanged)");
+    check(ok, op_, target_.string(), ": ", what, ": ", std::strerror(reason), " (what stood there is unchanged)");
   }
 
+  std::string_view op_;
   std::filesystem::path target_, path_;
   File file_;
   bool exists_ = false;
@@ -207,8 +207,8 @@ std::string header_text(const std::vector<Entry>& entries, const Metadata& metad
 
 }  // namespace
 
-void replace_file(const std::filesystem::path& path, std::string_view bytes) {
-  Replacement out(path);
+void replace_file(const std::filesystem::path& path, std::string_view bytes, std::string_view op) {
+  Replacement out(path, op);
   out.write(bytes.data(), bytes.size());
   out.commit();
 }
@@ -219,7 +219,7 @@ void save_safetensors(const std::filesystem::path& path, const State& state, con
   const std::string text = header_text(entries, metadata);
   check(text.size() <= safetensors::kHeaderCap, "save_safetensors", file, ": found a header of ", text.size(),
         " bytes, expected at most ", safetensors::kHeaderCap);
-  Replacement out(path);
+  Replacement out(path, "save_safetensors");
   const std::uint64_t length = text.size();
   out.write(&length, sizeof length);
   out.write(text.data(), text.size());

@@ -20,8 +20,8 @@ using Metadata = std::map<std::string, std::string>;
 /// size, then name, so that each is aligned; the header is padded with spaces to a multiple of 8.
 void save_safetensors(const std::filesystem::path& path, const State& state, const Metadata& metadata = {});
 
-/// Replaces any file in the same way by these bytes.
-void replace_file(const std::filesystem::path& path, std::string_view bytes);
+/// Replaces any file in the same way by these bytes; an Error names `op` and the file.
+void replace_file(const std::filesystem::path& path, std::string_view bytes, std::string_view op);
 
 /// Every tensor of the file. All or nothing: an Error names file, tensor, byte offset, what was found and
 /// what was expected. Refused beyond the format's own rules: duplicate keys, gaps, numbers that are not plain

@@ -1,5 +1,5 @@
 // Adapter files under PEFT's names: adapter_model.safetensors and adapter_config.json.
-#include <fstream>
+#include <optional>
 #include <set>
 #include <sstream>
 
@@ -8,6 +8,7 @@
 #include <stet/continual/adapters/adapters.h>
 #include <stet/nn/safetensors.h>
 #include <stet/tensor/error.h>
+#include <stet/tensor/json_file.h>
 
 namespace stet::continual {
 namespace {
@@ -25,55 +26,58 @@ std::string key_of(const Piece& piece, const nn::Parameter& p) {
   return std::string(kPrefix) + piece.place() + "." + name + (name == "lora_A" || name == "lora_B" ? ".weight" : "");
 }
 
-bool ends_with(std::string_view text, std::string_view end) {
-  return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
-}
-
 /// The places that a file's keys speak of: what stands between the prefix and one of `endings`.
 std::set<std::string> places_in(const nn::State& state, const std::vector<std::string_view>& endings) {
   std::set<std::string> places;
   for (const auto& [key, value] : state)
     for (const std::string_view end : endings)
-      if (key.starts_with(kPrefix) && ends_with(key, end) && key.size() > kPrefix.size() + end.size())
+      if (key.starts_with(kPrefix) && key.ends_with(end) && key.size() > kPrefix.size() + end.size())
         places.insert(key.substr(kPrefix.size(), key.size() - kPrefix.size() - end.size()));
   return places;
 }
 
-struct Config {
-  std::filesystem::path file;
-  json fields;
+/// adapter_config.json. A field that is missing or null has PEFT's default.
+class Config {
+ public:
+  explicit Config(const std::filesystem::path& file) : file_(file, "load") {}
 
-  template <class T> T get(const char* key, T otherwise) const {
-    const auto found = fields.find(key);
-    if (found == fields.end() || found->is_null()) return otherwise;
-    try {
-      return found->get<T>();
-    } catch (const json::exception& error) {
-      fail("load", file.string(), ": key '", key, "' is ", found->dump(), ": ", error.what());
-    }
+  JsonFile::Value root() const { return file_.root(); }
+  std::optional<JsonFile::Value> find(std::string_view key) const { return root().given(key); }
+  std::int64_t integer(std::string_view key, std::int64_t otherwise) const {
+    const auto value = find(key);
+    return value ? value->integer(1, std::int64_t{1} << 24) : otherwise;
+  }
+  double number(std::string_view key, double otherwise) const {
+    const auto value = find(key);
+    return value ? value->number() : otherwise;
+  }
+  bool flag(std::string_view key) const {
+    const auto value = find(key);
+    return value && value->flag();
+  }
+  /// Place of a text in `names`.
+  int index(std::string_view key, std::span<const char* const> names) const {
+    const auto value = root().at(key);
+    for (std::size_t i = 0; i < names.size(); ++i)
+      if (value.text() == names[i]) return static_cast<int>(i);
+    value.refuse("found ", quoted(value.text()), ", which is none of those that are known");
   }
   /// A field that changes what is computed and that stet has not: only its neutral values are read.
-  void refuse(const char* key) const {
-    const auto found = fields.find(key);
-    if (found == fields.end() || found->is_null() || *found == false || *found == "none") return;
-    check((found->is_object() || found->is_array()) && found->empty(), "load", file.string(), ": key '", key, "' is ",
-          found->dump(), ", which is not supported");
+  void refuse(std::string_view key) const {
+    const auto value = find(key);
+    if (!value) return;
+    const JsonType type = value->type();
+    const bool neutral = (type == JsonType::flag && !value->flag()) ||
+                         (type == JsonType::text && value->text() == "none") ||
+                         ((type == JsonType::array || type == JsonType::object) && value->count() == 0);
+    if (!neutral)
+      value->refuse("found ", type == JsonType::text ? quoted(value->text()) : "a value",
+                    ", which is not supported, expected none");
   }
-  int index(const char* key, std::span<const char* const> names) const {
-    const auto value = get<std::string>(key, "");
-    for (std::size_t i = 0; i < names.size(); ++i)
-      if (value == names[i]) return static_cast<int>(i);
-    fail("load", file.string(), ": key '", key, "' is '", value, "'");
-  }
-};
 
-Config read_config(const std::filesystem::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  check(in.good(), "load", file.string(), ": cannot be read");
-  Config config{file, json::parse(in, nullptr, false)};
-  check(config.fields.is_object(), "load", file.string(), ": not a JSON object");
-  return config;
-}
+ private:
+  JsonFile file_;
+};
 
 LoraOptions lora_options(const Config& config, const nn::State& state) {
   for (const char* key : {"bias", "modules_to_save", "rank_pattern", "alpha_pattern", "lora_bias", "layer_replication",
@@ -81,15 +85,15 @@ LoraOptions lora_options(const Config& config, const nn::State& state) {
                           "use_bdlora", "kasa_config", "arrow_config", "velora_config", "monteclora_config"})
     config.refuse(key);
   // PiSSA, OLoRA, CorDA and LoftQ change the base as well.
-  const json start = config.fields.value("init_lora_weights", json(true));
-  check(start.is_boolean() || start == "gaussian" || start == "orthogonal", "load", config.file.string(),
-        ": key 'init_lora_weights' is ", start.dump(), ", which is not supported");
-  LoraOptions options{.rank = config.get<std::int64_t>("r", 8),
-                      .alpha = config.get<double>("lora_alpha", 8),
-                      .dropout = config.get<double>("lora_dropout", 0),
-                      .rslora = config.get("use_rslora", false),
-                      .dora = config.get("use_dora", false),
-                      .fan_in_fan_out = config.get("fan_in_fan_out", false)};
+  if (const auto start = config.find("init_lora_weights"); start && start->type() != JsonType::flag)
+    if (start->text() != "gaussian" && start->text() != "orthogonal")
+      start->refuse("found ", quoted(start->text()), ", which is not supported, expected true, gaussian or orthogonal");
+  LoraOptions options{.rank = config.integer("r", 8),
+                      .alpha = config.number("lora_alpha", 8),
+                      .dropout = config.number("lora_dropout", 0),
+                      .rslora = config.flag("use_rslora"),
+                      .dora = config.flag("use_dora"),
+                      .fan_in_fan_out = config.flag("fan_in_fan_out")};
   const auto places = places_in(state, {".lora_A.weight", ".lora_B.weight"});
   options.targets.assign(places.begin(), places.end());
   return options;
@@ -97,11 +101,13 @@ LoraOptions lora_options(const Config& config, const nn::State& state) {
 
 Ia3Options ia3_options(const Config& config, const nn::State& state) {
   config.refuse("modules_to_save");
-  Ia3Options options{.fan_in_fan_out = config.get("fan_in_fan_out", false)};
-  const auto names = config.get<std::vector<std::string>>("feedforward_modules", {});
+  Ia3Options options{.fan_in_fan_out = config.flag("fan_in_fan_out")};
+  std::vector<std::string> names;
+  if (const auto listed = config.find("feedforward_modules"))
+    listed->for_each_item([&](const JsonFile::Value& name) { names.emplace_back(name.text()); });
   for (const std::string& place : places_in(state, {".ia3_l"})) {
     bool feedforward = false;
-    for (const std::string& name : names) feedforward = feedforward || place == name || ends_with(place, "." + name);
+    for (const std::string& name : names) feedforward = feedforward || place == name || place.ends_with("." + name);
     (feedforward ? options.feedforward : options.targets).push_back(place);
   }
   return options;
@@ -109,20 +115,20 @@ Ia3Options ia3_options(const Config& config, const nn::State& state) {
 
 BottleneckOptions bottleneck_options(const Config& config, const nn::State& state) {
   BottleneckOptions options{.placement = static_cast<Bottleneck>(config.index("placement", kPlacements)),
-                            .width = config.get<std::int64_t>("width", 16),
+                            .width = config.integer("width", 16),
                             .activation = static_cast<Activation>(config.index("activation", kActivations)),
-                            .scale = config.get<double>("scale", 1)};
+                            .scale = config.number("scale", 1)};
   const auto places = places_in(state, {".mlp_adapter.down.weight"});
   options.targets.assign(places.begin(), places.end());
   return options;
 }
 
 AdapterOptions read_options(const Config& config, const nn::State& state) {
-  const auto type = config.get<std::string>("peft_type", "");
-  if (type == "LORA") return lora_options(config, state);
-  if (type == "IA3") return ia3_options(config, state);
-  if (type == "BOTTLENECK") return bottleneck_options(config, state);
-  fail("load", config.file.string(), ": key 'peft_type' is '", type, "': expected LORA, IA3 or BOTTLENECK");
+  const auto type = config.root().at("peft_type");
+  if (type.text() == "LORA") return lora_options(config, state);
+  if (type.text() == "IA3") return ia3_options(config, state);
+  if (type.text() == "BOTTLENECK") return bottleneck_options(config, state);
+  type.refuse("found ", quoted(type.text()), ", expected LORA, IA3 or BOTTLENECK");
 }
 
 struct Fields {
@@ -192,17 +198,17 @@ void Adapters::save(const std::string& name, const std::filesystem::path& folder
   config["target_modules"] = targets;
   std::visit(Fields{config}, saved.options);
   if (std::holds_alternative<Ia3Options>(saved.options)) config["feedforward_modules"] = feedforward;
-  std::filesystem::create_directories(folder);
+  std::error_code problem;
+  std::filesystem::create_directories(folder, problem);
+  check(!problem, "save", folder.string(), ": making the folder: ", problem.message());
   nn::save_safetensors(folder / kWeights, state, {{"format", "pt"}});
-  std::ofstream out(folder / kConfig, std::ios::binary | std::ios::trunc);
-  out << config.dump(2) << '\n';
-  check(out.flush().good(), "save", (folder / kConfig).string(), ": cannot be written");
+  nn::replace_file(folder / kConfig, config.dump(2) + '\n', "save");
 }
 
 void Adapters::load(const std::string& name, const std::filesystem::path& folder) {
   check_unmerged("load");
   check_free(name, "load");
-  const Config config = read_config(folder / kConfig);
+  const Config config(folder / kConfig);
   const nn::State state = nn::load_safetensors(folder / kWeights);
   Entry made{read_options(config, state), {}};
   try {

@@ -440,13 +440,42 @@ TEST_CASE("what does not fit is refused by name", "[adapters][misuse]") {
                  Contains("unexpected: base_model.model.more"));
   CHECK(adapters.names() == std::vector<std::string>{"a"});
   scratch.write("adapter_config.json", R"({"peft_type": "LORA", "bias": "all"})");
-  CHECK_THAT(message_of([&] { adapters.load("b", scratch.path()); }), Contains("key 'bias' is \"all\""));
+  CHECK_THAT(message_of([&] { adapters.load("b", scratch.path()); }),
+             Contains("bias near byte") && Contains("found \"all\", which is not supported"));
   scratch.write("adapter_config.json", R"({"peft_type": "LORA", "init_lora_weights": "pissa"})");
-  CHECK_THAT(message_of([&] { adapters.load("b", scratch.path()); }), Contains("key 'init_lora_weights' is \"pissa\""));
+  CHECK_THAT(message_of([&] { adapters.load("b", scratch.path()); }),
+             Contains("init_lora_weights near byte") && Contains("found \"pissa\""));
   scratch.write("adapter_config.json", R"({"peft_type": "LORA", "r": "two"})");
-  CHECK_THAT(message_of([&] { adapters.load("b", scratch.path()); }), Contains("key 'r' is \"two\""));
+  CHECK_THAT(message_of([&] { adapters.load("b", scratch.path()); }),
+             Contains("adapter_config.json") && Contains("r near byte") && Contains("\"two\""));
   scratch.write("adapter_config.json", R"({"peft_type": "VERA"})");
-  CHECK_THAT(message_of([&] { adapters.load("b", scratch.path()); }), Contains("'peft_type' is 'VERA'"));
+  CHECK_THAT(message_of([&] { adapters.load("b", scratch.path()); }),
+             Contains("peft_type near byte") && Contains("\"VERA\""));
+}
+
+TEST_CASE("adapter files that end anywhere are refused by name, and nothing is attached", "[adapters]") {
+  const test::Scratch scratch;
+  for (const char* name : {"adapter_config.json", "adapter_model.safetensors"}) {
+    std::map<std::string, std::string> bytes;
+    for (const char* each : {"adapter_config.json", "adapter_model.safetensors"}) {
+      std::ifstream in(kGoldens / "lora" / each, std::ios::binary);
+      bytes[each].assign(std::istreambuf_iterator<char>(in), {});
+      scratch.write(each, bytes[each]);
+    }
+    LlamaCase llama;
+    Adapters adapters(llama.model);
+    const std::string whole = bytes[name].substr(0, bytes[name].find_last_not_of('\n') + 1);
+    REQUIRE(whole.size() > 500);
+    int refused = 0;
+    for (std::size_t size = 0; size < whole.size(); ++size) {
+      scratch.write(name, whole.substr(0, size));
+      refused += message_of([&] { adapters.load("b", scratch.path()); }).find(name) != std::string::npos;
+    }
+    CHECK(refused == static_cast<int>(whole.size()));
+    CHECK(adapters.names().empty());
+    scratch.write(name, bytes[name]);
+    adapters.load("b", scratch.path());  // it was the truncation that was refused
+  }
 }
 
 TEST_CASE("a model may go before its adapters", "[adapters]") {
