@@ -20,10 +20,6 @@ TransformerOptions block(const Gpt2Config& c) {
           .names = {.norm1 = "ln_1", .norm2 = "ln_2", .attention = "attn", .up = "mlp.c_fc", .down = "mlp.c_proj"}};
 }
 
-bool ends_with(const std::string& text, std::string_view end) {
-  return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
-}
-
 }  // namespace
 
 Gpt2::Gpt2(Gpt2Config config)
@@ -36,7 +32,7 @@ Gpt2::Gpt2(Gpt2Config config)
   initialize_transformer(*this, config.initializer_range);
   const double residual = config.initializer_range / std::sqrt(2.0 * static_cast<double>(config.n_layer));
   for (Parameter* p : parameters())
-    if (ends_with(p->path(), "c_proj.weight")) init::apply(*p, init::normal(0, residual));
+    if (p->path().ends_with("c_proj.weight")) init::apply(*p, init::normal(0, residual));
 }
 
 Tensor Gpt2::operator()(const Tensor& tokens, AttentionContext context) {
@@ -54,7 +50,7 @@ State Gpt2::transposed(const State& state) {
   for (const auto& [name, value] : state) {
     bool turn = false;
     for (const std::string_view conv1d : {"c_attn.weight", "c_proj.weight", "c_fc.weight"})
-      turn = turn || ends_with(name, conv1d);
+      turn = turn || name.ends_with(conv1d);
     result[name] = turn ? contiguous(transpose(value)) : value;
   }
   return result;

@@ -9,6 +9,7 @@
 #include "support/catch.h"
 #include "support/device.h"
 #include "support/message.h"
+#include "support/models.h"
 
 using namespace stet;
 using test::message_of;
@@ -18,19 +19,13 @@ namespace {
 
 const Ids kPrompt{3, 1, 4, 1, 5};
 
-nn::Gpt2Config gpt2() {
-  return {.vocab_size = 23, .n_positions = 40, .n_embd = 16, .n_layer = 2, .n_head = 2, .initializer_range = 0.5};
+/// Weights large enough that a greedy text wanders.
+template <class Config> Config wild(Config config) {
+  config.initializer_range = 0.5;
+  return config;
 }
-nn::LlamaConfig llama() {
-  return {.vocab_size = 23,
-          .hidden_size = 16,
-          .intermediate_size = 24,
-          .num_hidden_layers = 2,
-          .num_attention_heads = 4,
-          .num_key_value_heads = 2,
-          .max_position_embeddings = 40,
-          .initializer_range = 0.5};
-}
+nn::Gpt2Config gpt2() { return wild(test::small_gpt2()); }
+nn::LlamaConfig llama() { return wild(test::small_llama()); }
 
 /// The whole text again for each token.
 template <class Model> Ids without_cache(Model& model, Ids tokens, int count) {

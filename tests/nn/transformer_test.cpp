@@ -11,36 +11,16 @@
 
 #include "support/catch.h"
 #include "support/message.h"
+#include "support/models.h"
 #include "support/samples.h"
 
 using namespace stet;
 using test::same_bits;
+using test::small_gpt2;
+using test::small_llama;
 using test::spread;
 
 namespace {
-
-nn::Gpt2Config small_gpt2(double dropout = 0) {
-  return {.vocab_size = 23,
-          .n_positions = 24,
-          .n_embd = 16,
-          .n_layer = 2,
-          .n_head = 4,
-          .resid_pdrop = dropout,
-          .embd_pdrop = dropout,
-          .attn_pdrop = dropout,
-          .initializer_range = 0.2};
-}
-
-nn::LlamaConfig small_llama() {
-  return {.vocab_size = 23,
-          .hidden_size = 16,
-          .intermediate_size = 24,
-          .num_hidden_layers = 2,
-          .num_attention_heads = 4,
-          .num_key_value_heads = 2,
-          .max_position_embeddings = 24,
-          .initializer_range = 0.2};
-}
 
 Tensor tokens(std::int64_t batch, std::int64_t length, std::uint64_t seed = 1) {
   Generator generator(seed);
@@ -83,9 +63,9 @@ TEST_CASE("Gpt2: causal, and cached decoding equals the whole", "[transformer]")
   nn::Gpt2 model(small_gpt2());
   check_causal(model);
   check_cache(model);
-  CHECK(test::message_of([&] { model(zeros({1, 25}, i64)); }) == "[Gpt2] 25 tokens: n_positions is 24");
+  CHECK(test::message_of([&] { model(zeros({1, 41}, i64)); }) == "[Gpt2] 41 tokens: n_positions is 40");
   CHECK(names(model)[2] == "transformer.h.0.attn.c_attn.weight");
-  CHECK(model.count() == 23 * 16 + 24 * 16 + 2 * (12 * 16 * 16 + 13 * 16) + 32);
+  CHECK(model.count() == 23 * 16 + 40 * 16 + 2 * (12 * 16 * 16 + 13 * 16) + 32);
 }
 
 TEST_CASE("Llama: causal, and cached decoding equals the whole", "[transformer]") {
