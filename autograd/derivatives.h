@@ -35,12 +35,9 @@ template <> struct Derivative<Cos>        : FromInput   { static Tensor of(T g, 
 template <> struct Derivative<Tanh>       : FromOutput  { static Tensor of(T g, T y) { return g * (1.0 - y * y); } };
 template <> struct Derivative<Sigmoid>    : FromOutput  { static Tensor of(T g, T y) { return g * (y * (1.0 - y)); } };
 template <> struct Derivative<Relu>       : FromOutput  { static Tensor of(T g, T y) { return relu_grad(g, y); } };
-template <> struct Derivative<Gelu>       : FromInput   { static Tensor of(T g, T x) { return g * ((erf(x * M_SQRT1_2) + 1.0) * 0.5 + x * exp(x * x * -0.5) * (0.5 * M_2_SQRTPI * M_SQRT1_2)); } };
-template <> struct Derivative<GeluTanh>   : FromInput   { static Tensor of(T g, T x) {
-  const double c = M_2_SQRTPI * M_SQRT1_2;  // sqrt(2 / pi)
-  const Tensor t = tanh((x + x * x * x * 0.044715) * c);
-  return g * ((t + 1.0) * 0.5 + x * (1.0 - t * t) * (x * x * (3 * 0.044715) + 1.0) * (0.5 * c)); } };
-template <> struct Derivative<Silu>       : FromInput   { static Tensor of(T g, T x) { const Tensor s = sigmoid(x); return g * (s * (x * (1.0 - s) + 1.0)); } };
+template <> struct Derivative<Gelu>       : FromInput   { static Tensor of(T g, T x) { return gelu_grad(g, x); } };
+template <> struct Derivative<GeluTanh>   : FromInput   { static Tensor of(T g, T x) { return gelu_tanh_grad(g, x); } };
+template <> struct Derivative<Silu>       : FromInput   { static Tensor of(T g, T x) { return silu_grad(g, x); } };
 template <> struct Derivative<Softplus>   : FromInput   { static Tensor of(T g, T x) { return g * sigmoid(x); } };
 template <> struct Derivative<Erf>        : FromInput   { static Tensor of(T g, T x) { return g * exp(x * x * -1.0) * M_2_SQRTPI; } };
 template <> struct Derivative<Floor>      : FromNothing { static Tensor of(T g) { return g * 0.0; } };
@@ -63,6 +60,19 @@ template <> struct Derivative<Minimum> : FromBoth {
   static Tensor a(T g, T a, T b) { return where(a < b, g, where(equal(a, b), g * 0.5, g * 0.0)); }
   static Tensor b(T g, T a, T b) { return where(b < a, g, where(equal(a, b), g * 0.5, g * 0.0)); } };
 template <> struct Derivative<ReluGrad> : FromBoth { static Tensor a(T g, T, T y) { return relu_grad(g, y); } static Tensor b(T g, T, T) { return g * 0.0; } };
+// The slopes' own derivatives, the second ones of gelu, gelu_tanh and silu.
+template <> struct Derivative<GeluGrad> : FromBoth {
+  static Tensor a(T g, T, T x) { return gelu_grad(g, x); }
+  static Tensor b(T g, T g1, T x) { return g * g1 * ((2.0 - x * x) * exp(x * x * -0.5) * (0.5 * M_2_SQRTPI * M_SQRT1_2)); } };
+template <> struct Derivative<GeluTanhGrad> : FromBoth {  // with t = tanh(u(x)): (1 - t^2) (u' + x u'' / 2 - x t u'^2)
+  static Tensor a(T g, T, T x) { return gelu_tanh_grad(g, x); }
+  static Tensor b(T g, T g1, T x) {
+    const double c = M_2_SQRTPI * M_SQRT1_2;  // sqrt(2 / pi)
+    const Tensor square = x * x, t = tanh((x + square * x * 0.044715) * c), slope = (square * (3 * 0.044715) + 1.0) * c;
+    return g * g1 * ((1.0 - t * t) * (slope + square * (3 * 0.044715 * c) - x * t * (slope * slope))); } };
+template <> struct Derivative<SiluGrad> : FromBoth {
+  static Tensor a(T g, T, T x) { return silu_grad(g, x); }
+  static Tensor b(T g, T g1, T x) { const Tensor s = sigmoid(x); return g * g1 * (s * (1.0 - s) * (x * (1.0 - s * 2.0) + 2.0)); } };
 // clang-format on
 
 }  // namespace stet

@@ -51,6 +51,9 @@ Tensor pow(const Tensor& a, double exponent);
 Tensor maximum(const Tensor& a, const Tensor& b);  ///< NaN if either is; equal operands share the gradient
 Tensor minimum(const Tensor& a, const Tensor& b);
 Tensor relu_grad(const Tensor& g, const Tensor& y);  ///< g where y > 0, else 0
+Tensor gelu_grad(const Tensor& g, const Tensor& x);  ///< g times gelu's slope at x; so are the next two
+Tensor gelu_tanh_grad(const Tensor& g, const Tensor& x);
+Tensor silu_grad(const Tensor& g, const Tensor& x);
 /// a where `condition` (bool) holds, else b.
 Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);
 /// x held between low and high; the gradient passes where low <= x <= high.

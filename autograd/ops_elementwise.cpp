@@ -157,6 +157,9 @@ Tensor pow(const Tensor& a, double exponent) {
 Tensor maximum(const Tensor& a, const Tensor& b) { return binary<Maximum>(a, b); }
 Tensor minimum(const Tensor& a, const Tensor& b) { return binary<Minimum>(a, b); }
 Tensor relu_grad(const Tensor& g, const Tensor& y) { return binary<ReluGrad>(g, y); }
+Tensor gelu_grad(const Tensor& g, const Tensor& x) { return binary<GeluGrad>(g, x); }
+Tensor gelu_tanh_grad(const Tensor& g, const Tensor& x) { return binary<GeluTanhGrad>(g, x); }
+Tensor silu_grad(const Tensor& g, const Tensor& x) { return binary<SiluGrad>(g, x); }
 
 Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
   const DType work = promote(a.dtype(), b.dtype());

@@ -190,7 +190,24 @@ struct ReluGrad {
   template <class T> STET_HD static T eval(T g, T y) { return y > T(0) ? g : T(0); }
 };
 
-using BinaryOps = TypeList<Add, Sub, Mul, Div, Pow, Maximum, Minimum, ReluGrad>;
+/// The gradient g of gelu(x), gelu_tanh(x) or silu(x) as that of x: the derivative in one pass.
+struct GeluGrad {
+  static constexpr std::string_view name = "gelu_grad";
+  static constexpr bool integers = false;
+  template <class T> STET_HD static T eval(T g, T x) { return g * math::gelu_erf_slope(x); }
+};
+struct GeluTanhGrad {
+  static constexpr std::string_view name = "gelu_tanh_grad";
+  static constexpr bool integers = false;
+  template <class T> STET_HD static T eval(T g, T x) { return g * math::gelu_tanh_slope(x); }
+};
+struct SiluGrad {
+  static constexpr std::string_view name = "silu_grad";
+  static constexpr bool integers = false;
+  template <class T> STET_HD static T eval(T g, T x) { return g * math::silu_slope(x); }
+};
+
+using BinaryOps = TypeList<Add, Sub, Mul, Div, Pow, Maximum, Minimum, ReluGrad, GeluGrad, GeluTanhGrad, SiluGrad>;
 
 // Comparisons; the result is bool.
 

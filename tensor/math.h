@@ -451,4 +451,28 @@ template <class T> STET_HD T gelu_erf(T x) { return detail::gelu_erf(x); }
 /// The tanh approximation: 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
 template <class T> STET_HD T gelu_tanh(T x) { return detail::gelu_tanh(x); }
 
+// Slopes of the three at x. Beyond the clamps they are 0 and 1 to the last digit, so that infinity times 0 never
+// arises.
+
+/// Phi(x) + x phi(x).
+template <class T> STET_HD T gelu_erf_slope(T x) {
+  const T z = detail::at_most(T(40), detail::at_least(T(-40), x));
+  return T(0.5) * (T(1) + math::erf(z * T(M_SQRT1_2))) +
+         z * (T(0.5 * M_2_SQRTPI * M_SQRT1_2) * math::exp(T(-0.5) * z * z));
+}
+
+/// With t the tanh of gelu_tanh and u' the slope of its argument: 0.5 (1 + t) + 0.5 x (1 - t^2) u'.
+template <class T> STET_HD T gelu_tanh_slope(T x) {
+  constexpr T c = T(M_2_SQRTPI * M_SQRT1_2), a = T(0.044715);
+  const T z = detail::at_most(T(40), detail::at_least(T(-40), x)), square = z * z;
+  const T t = math::tanh(c * (z + a * square * z));
+  return T(0.5) * ((T(1) + t) + z * (T(1) - t * t) * (c * (T(1) + T(3) * a * square)));
+}
+
+/// s (1 + x (1 - s)) with s = sigmoid(x).
+template <class T> STET_HD T silu_slope(T x) {
+  const T z = detail::at_most(T(800), detail::at_least(T(-800), x)), s = detail::sigmoid(z);
+  return s * (T(1) + z * (T(1) - s));
+}
+
 }  // namespace stet::math

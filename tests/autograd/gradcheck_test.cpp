@@ -78,7 +78,10 @@ const std::map<std::string_view, BinaryFunction> kBinary{{"add", add},
                                                          {"pow", static_cast<BinaryFunction>(pow)},
                                                          {"maximum", maximum},
                                                          {"minimum", minimum},
-                                                         {"relu_grad", relu_grad}};
+                                                         {"relu_grad", relu_grad},
+                                                         {"gelu_grad", gelu_grad},
+                                                         {"gelu_tanh_grad", gelu_tanh_grad},
+                                                         {"silu_grad", silu_grad}};
 
 }  // namespace
 

@@ -117,6 +117,7 @@ std::int64_t ulps_of(DType dtype, std::string_view op) {
   for (const char* exact : {"neg", "abs", "sign", "sqrt", "square", "reciprocal", "relu", "floor", "add", "sub", "mul",
                             "div", "maximum", "minimum", "relu_grad"})
     if (op == exact) return 0;
+  if (dtype == f64 && op.ends_with("_grad")) return 1 << 14;  // a slope passes through zero, where digits cancel
   return dtype == f64 ? 4 : 2;
 }
 

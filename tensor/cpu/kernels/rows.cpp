@@ -173,12 +173,16 @@ template <class T> void cross_entropy_grad_rows(const Rows& job) {
     const T hit = (T(1) - smoothing) * (weight ? weight[t] : T(1)), seed = g[row];
     const T top = row_max(x, job.n), log_sum = log_sums[row], total = hit + spread * weight_sum;
     // The difference first, then the seed: p - hit is where the digits are.
-    const auto rest = [=](std::int64_t i) {
-      return total * math::exp((x[i] - top) - log_sum) - spread * (weight ? weight[i] : T(1));
+    const auto fill = [=, n = job.n](const auto& weight_of) {
+      const auto rest = [=](std::int64_t i) {
+        return total * math::exp((x[i] - top) - log_sum) - spread * weight_of(i);
+      };
+      const T at_target = seed * (rest(t) - hit);
+      for (std::int64_t i = 0; i < n; ++i) dx[i] = seed * rest(i);
+      dx[t] = at_target;
     };
-    const T at_target = seed * (rest(t) - hit);
-    for (std::int64_t i = 0; i < job.n; ++i) dx[i] = seed * rest(i);
-    dx[t] = at_target;
+    if (weight) fill([=](std::int64_t i) { return weight[i]; });
+    else fill([](std::int64_t) { return T(1); });
   });
 }
 
