@@ -3,25 +3,20 @@
 // run.
 #include <chrono>
 #include <cmath>
-#include <functional>
 #include <iostream>
-#include <map>
 
 #include <cblas.h>
 
-#include <stet/stet.h>
 #include <stet/tensor/cpu/cpu.h>
 
+#include "case.h"
+
 using namespace stet;
+using bench::Case;
 
 namespace {
 
 double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
-/// A case: step(i) does one unit of work and returns a number to compare (a loss, a sum).
-struct Case {
-  std::function<double(std::int64_t)> step;
-};
 
 struct Classifier : nn::Module {
   Classifier(std::int64_t in, std::int64_t h1, std::int64_t h2, std::int64_t out)
@@ -116,18 +111,16 @@ Case overhead() {
   }};
 }
 
-Case make_case(int number, const nn::State& file) {
-  switch (number) {
-    case 1: return training<optim::Sgd>(file, optim::SgdOptions{.lr = 0.01});
-    case 2: return training<optim::Adam>(file, optim::AdamOptions{});
-    case 3: return training<optim::Adam>(file, optim::AdamOptions{.lr = 3e-4});
-    case 4: return fisher(file, false);
-    case 5: return fisher(file, true);
-    case 6: return training<optim::Adam>(file, optim::AdamOptions{}, 100);
-    case 7: return masked_adam(file);
-    case 8: return overhead();
-    default: fail("cases", "no case ", number, ": 1 to 8");
-  }
+Case make_case(const std::string& name, const nn::State& file) {
+  if (name == "1") return training<optim::Sgd>(file, optim::SgdOptions{.lr = 0.01});
+  if (name == "2") return training<optim::Adam>(file, optim::AdamOptions{});
+  if (name == "3") return training<optim::Adam>(file, optim::AdamOptions{.lr = 3e-4});
+  if (name == "4") return fisher(file, false);
+  if (name == "5") return fisher(file, true);
+  if (name == "6") return training<optim::Adam>(file, optim::AdamOptions{}, 100);
+  if (name == "7") return masked_adam(file);
+  if (name == "8") return overhead();
+  return bench::transformer_case(name, file);
 }
 
 /// The machine's own limits, measured here: FLOP/s of the best matrix product, bytes/s of the update's
@@ -159,7 +152,7 @@ void serve(const Case& work) {
   while (std::cin >> command >> count) {
     if (command == "losses") {
       std::cout.precision(9);
-      for (std::int64_t i = 0; i < count; ++i) std::cout << work.step(at++) << ' ';
+      for (std::int64_t i = 0; i < count; ++i) std::cout << (work.compare ? work.compare : work.step)(at++) << ' ';
       std::cout << std::endl;
     } else if (command == "time") {
       const double start = seconds();
@@ -181,7 +174,7 @@ int main(int argc, char** argv) try {
     print_limits();
     return 0;
   }
-  serve(make_case(std::stoi(argv[1]), nn::load_safetensors(argv[2])));
+  serve(make_case(argv[1], nn::load_safetensors(argv[2])));
   return 0;
 } catch (const std::exception& e) {
   std::cerr << e.what() << '\n';

@@ -1,0 +1,19 @@
+// What a benchmark case is. Private to the program `cases`.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include <stet/stet.h>
+
+namespace bench {
+
+struct Case {
+  std::function<double(std::int64_t)> step;          ///< one unit of work; returns a number to compare (a loss, a sum)
+  std::function<double(std::int64_t)> compare = {};  ///< where that number would cost time: what "losses" asks instead
+};
+
+/// Cases 9 and 11 to 13.
+Case transformer_case(const std::string& name, const stet::nn::State& file);
+
+}  // namespace bench
