@@ -2,15 +2,13 @@
 // remedy is a curve over its strength. Run: build/release/examples/finetune_domain --text DIR [--help], where DIR is
 // what examples/get_text.sh prepares. Prints a table and writes finetune_domain.{json,svg} for the domain.
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
-#include <iomanip>
+#include <functional>
 #include <iostream>
-#include <sstream>
 
 #include <CLI/CLI.hpp>
 
-#include "training.h"
+#include "report.h"
 
 using namespace stet;
 using namespace stet::continual;
@@ -84,14 +82,44 @@ std::vector<Method> methods() {
           {.name = "WiSE-FT", .strength = "0.75", .blend = 0.75}};
 }
 
-struct Experiment {
-  std::vector<Method> methods;
-  std::vector<Losses> pretrained;            // of each seed
-  std::vector<std::vector<Losses>> results;  // [method][seed]
-};
-
 /// What the others are compared with.
 bool is_plain(const Method& method) { return method.name == "full, lr" && method.rate == kRate; }
+
+/// All methods from one pretrained model. `tell` is called with what is going on after each step.
+void run_seed(const Arguments& arguments, const Corpora& texts, std::uint64_t seed, Experiment& out,
+              const std::function<void(const std::string&)>& tell) {
+  manual_seed(seed);
+  nn::Gpt2 model(shape(arguments.quick));
+  train(model, {.name = "pretraining", .strength = "", .rate = 3e-3}, texts.general.train, "", arguments.pretrain,
+        1000 + seed, {}, [&](int) { tell("pretraining"); });
+  const nn::State pretrained = model.state();
+  out.pretrained.push_back(measure(model, texts));
+  Generator generator = Generator(seed).fork("fisher");
+  const nn::State fisher = sampled_fisher(model, texts.general.train, arguments.quick ? 10 : 150, generator);
+  nn::State plain;  // fine-tuned with nothing added
+  for (std::size_t i = 0; i < out.methods.size(); ++i) {
+    const Method& method = out.methods[i];
+    Outcome outcome;
+    model.load(pretrained);
+    Adapters adapters(model);  // detached at the end of this method
+    if (method.adapter) {
+      adapters.attach("domain", *method.adapter);
+      adapters.freeze_base();
+    }
+    const int quarter = arguments.steps / 4;
+    if (method.blend < 1) blend(model, pretrained, plain, method.blend);
+    else
+      train(model, method, texts.domain.train, texts.general.train, arguments.steps, seed, fisher, [&](int step) {
+        tell(method.name + " " + method.strength);
+        if (quarter > 0 && step % quarter == 0 && step / quarter < 4)
+          outcome.during.push_back(measure(model, texts, false));
+      });
+    if (is_plain(method)) plain = model.state();
+    outcome.after = measure(model, texts);
+    out.results[i].push_back(outcome);
+    model.unfreeze();
+  }
+}
 
 Experiment run(const Arguments& arguments, const Corpora& texts) {
   Experiment out{methods(), {}, {}};
@@ -101,141 +129,41 @@ Experiment run(const Arguments& arguments, const Corpora& texts) {
       std::count_if(out.methods.begin(), out.methods.end(), [](const Method& m) { return m.blend == 1; });
   const double all = arguments.seeds * (arguments.pretrain + static_cast<double>(trained) * arguments.steps);
   double done = 0;
-  for (std::uint64_t seed = 1; seed <= static_cast<std::uint64_t>(arguments.seeds); ++seed) {
-    const auto tell = [&](const std::string& what) {
-      return
-          [&line, &done, all, what, seed] { line.update(++done / all, "seed " + std::to_string(seed) + ", " + what); };
-    };
-    manual_seed(seed);
-    nn::Gpt2 model(shape(arguments.quick));
-    train(model, {.name = "pretraining", .strength = "", .rate = 3e-3}, texts.general.train, "", arguments.pretrain,
-          1000 + seed, {}, tell("pretraining"));
-    const nn::State pretrained = model.state();
-    out.pretrained.push_back(measure(model, texts));
-    Generator generator = Generator(seed).fork("fisher");
-    const nn::State fisher = sampled_fisher(model, texts.general.train, arguments.quick ? 10 : 150, generator);
-    nn::State plain;  // fine-tuned with nothing added
-    for (std::size_t i = 0; i < out.methods.size(); ++i) {
-      const Method& method = out.methods[i];
-      model.load(pretrained);
-      Adapters adapters(model);  // detached at the end of this method
-      if (method.adapter) {
-        adapters.attach("domain", *method.adapter);
-        adapters.freeze_base();
-      }
-      if (method.blend < 1) blend(model, pretrained, plain, method.blend);
-      else
-        train(model, method, texts.domain.train, texts.general.train, arguments.steps, seed, fisher,
-              tell(method.name + " " + method.strength));
-      if (is_plain(method)) plain = model.state();
-      out.results[i].push_back(measure(model, texts));
-      model.unfreeze();
-    }
-  }
+  for (std::uint64_t seed = 1; seed <= static_cast<std::uint64_t>(arguments.seeds); ++seed)
+    run_seed(arguments, texts, seed, out,
+             [&](const std::string& what) { line.update(++done / all, "seed " + std::to_string(seed) + ", " + what); });
   return out;
 }
 
-std::vector<TradeoffCurve> curves(const Experiment& e) {
-  std::vector<TradeoffCurve> out;
-  for (std::size_t i = 0; i < e.methods.size(); ++i) {
-    std::vector<double> learned, forgotten;
-    for (std::size_t s = 0; s < e.pretrained.size(); ++s) {
-      learned.push_back(e.pretrained[s].domain - e.results[i][s].domain);
-      forgotten.push_back(e.results[i][s].general - e.pretrained[s].general);
-    }
-    if (out.empty() || out.back().method != e.methods[i].name) out.push_back({e.methods[i].name, {}});
-    out.back().points.push_back({e.methods[i].strength, spread_of(learned), spread_of(forgotten)});
+/// The texts of the folder: the two by name, all others to measure alone.
+Corpora read(const Arguments& arguments) {
+  const std::filesystem::path folder = arguments.text;
+  const auto text = [&](const std::string& name) { return data::load_text(folder / (name + ".txt")); };
+  const auto windows = [](const data::Text& t) { return data::even_byte_windows(t.held_out, kWindows, kLength); };
+  Corpora out{text(arguments.general), text(arguments.domain), {}, {}, {}, {}};
+  out.general_windows = windows(out.general);
+  out.domain_windows = windows(out.domain);
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    const std::string name = entry.path().stem().string();
+    if (entry.path().extension() == ".txt" && name != arguments.general && name != arguments.domain)
+      out.other_names.push_back(name);
   }
+  std::sort(out.other_names.begin(), out.other_names.end());
+  for (const std::string& name : out.other_names) out.other_windows.push_back(windows(text(name)));
   return out;
-}
-
-std::string cell(const Spread& s) {
-  char out[48];
-  if (std::isfinite(s.deviation)) std::snprintf(out, sizeof out, "%+.3f ± %.3f", s.mean, s.deviation);
-  else std::snprintf(out, sizeof out, "%+.3f", s.mean);
-  return out;
-}
-
-/// Filled up to `width` characters, on the right (on the left if it is negative).
-std::string padded(const std::string& text, int width) {
-  const auto longer = std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) == 0x80; });
-  const std::string room(static_cast<std::size_t>(std::max<std::int64_t>(
-                             0, std::abs(width) - static_cast<std::int64_t>(text.size()) + longer)),
-                         ' ');
-  return width < 0 ? room + text : text + room;
-}
-
-void print_table(const std::vector<TradeoffCurve>& all) {
-  const auto row = [](const std::string& method, const std::string& strength, const std::string& learned,
-                      const std::string& forgotten) {
-    std::cout << padded(method, 18) << padded(strength, 10) << padded(learned, -16) << padded(forgotten, -18) << '\n';
-  };
-  row("method", "strength", "learned", "forgotten");
-  for (const auto& curve : all)
-    for (const auto& p : curve.points) row(curve.method, p.strength, cell(p.learned), cell(p.forgotten));
-}
-
-/// Who forgets least where all have learned the same: what plain fine-tuning learns at kRate, times 0.8.
-void conclude(const std::vector<TradeoffCurve>& all, double learned) {
-  std::vector<std::pair<double, std::string>> order;
-  std::string never;
-  for (const auto& curve : all)
-    if (const auto forgotten = forgotten_at(curve, learned)) order.emplace_back(*forgotten, curve.method);
-    else never += (never.empty() ? "" : ", ") + curve.method;
-  std::sort(order.begin(), order.end());
-  std::printf("\nAt the same gain on the domain (%.3f nats a byte) the general loss rises by", learned);
-  for (std::size_t i = 0; i < order.size(); ++i)
-    std::printf("%s %+.3f (%s)", i ? "," : "", order[i].first, order[i].second.c_str());
-  std::printf(".\n");
-  if (!never.empty()) std::printf("Not on their curve at that gain: %s.\n", never.c_str());
-}
-
-void write_json(const std::filesystem::path& path, const Arguments& arguments, const Experiment& e) {
-  std::ostringstream out;
-  out.precision(6);
-  out << "{\"domain\": " << std::quoted(arguments.domain) << ", \"general\": " << std::quoted(arguments.general)
-      << ", \"unit\": \"nats a byte\", \"pretraining steps\": " << arguments.pretrain
-      << ", \"steps\": " << arguments.steps << ",\n \"runs\": [\n";
-  for (std::size_t s = 0; s < e.pretrained.size(); ++s) {
-    const auto row = [&](const std::string& method, const std::string& strength, const Losses& losses, bool last) {
-      out << "  {\"seed\": " << s + 1 << ", \"method\": \"" << method << "\", \"strength\": \"" << strength
-          << "\", \"general\": " << losses.general << ", \"domain\": " << losses.domain << (last ? "}\n" : "},\n");
-    };
-    row("pretrained", "", e.pretrained[s], false);
-    for (std::size_t i = 0; i < e.methods.size(); ++i)
-      row(e.methods[i].name, e.methods[i].strength, e.results[i][s],
-          s + 1 == e.pretrained.size() && i + 1 == e.methods.size());
-  }
-  out << " ]}\n";
-  write_text_file(path, out.str());
 }
 
 void compare(const Arguments& arguments) {
-  const auto read = [&](const std::string& name) {
-    return data::load_text(std::filesystem::path(arguments.text) / (name + ".txt"));
-  };
-  Corpora texts{read(arguments.general), read(arguments.domain), {}, {}};
-  texts.general_windows = data::even_byte_windows(texts.general.held_out, kWindows, kLength);
-  texts.domain_windows = data::even_byte_windows(texts.domain.held_out, kWindows, kLength);
+  const Corpora texts = read(arguments);
   const Experiment e = run(arguments, texts);
-  const auto all = curves(e);
-  std::vector<double> general, domain;
-  for (const Losses& l : e.pretrained) general.push_back(l.general), domain.push_back(l.domain);
-  const Spread g = spread_of(general), d = spread_of(domain);
-  std::printf(
-      "Pretrained on %s, fine-tuned on %s; loss in nats a byte on held-out text, mean ± deviation over seeds 1 to %d.\n"
-      "Before: %.3f on the general text, %.3f on the domain. Learned: the domain's fall. Forgotten: the general "
-      "rise.\n\n",
-      arguments.general.c_str(), arguments.domain.c_str(), arguments.seeds, g.mean, d.mean);
-  print_table(all);
-  for (std::size_t i = 0; i < e.methods.size(); ++i)
-    if (is_plain(e.methods[i])) conclude(all, 0.8 * all[0].points[i].learned.mean);
+  const Names names{arguments.general, arguments.domain, texts.other_names};
+  print_report(names, e);
+  const auto plain = std::find_if(e.methods.begin(), e.methods.end(), is_plain) - e.methods.begin();
+  conclude(e, static_cast<std::size_t>(plain));
   const std::filesystem::path out = arguments.out;
-  write_json(out / "finetune_domain.json", arguments, e);
-  write_tradeoff_svg(out / "finetune_domain.svg", arguments.general + ", then " + arguments.domain,
-                     "learned: fall of the domain's loss (nats a byte)",
-                     "forgotten: rise of the general loss (nats a byte)", all);
-  std::printf("finetune_domain.json and finetune_domain.svg are in %s\n",
+  write_json(out / "finetune_domain.json", names, arguments.pretrain, arguments.steps, e);
+  write_pictures(out, names, e);
+  std::printf("finetune_domain.json, finetune_domain.svg and finetune_domain_during.svg are in %s\n",
               std::filesystem::absolute(out).lexically_normal().c_str());
 }
 

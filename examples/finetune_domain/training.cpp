@@ -30,8 +30,11 @@ int depth_of(const nn::Parameter& p, int blocks) {
 
 }  // namespace
 
-Losses measure(nn::Gpt2& model, const Corpora& texts) {
-  return {held_out_loss(model, texts.general_windows), held_out_loss(model, texts.domain_windows)};
+Losses measure(nn::Gpt2& model, const Corpora& texts, bool others) {
+  Losses out{held_out_loss(model, texts.general_windows), held_out_loss(model, texts.domain_windows)};
+  if (others)
+    for (const Tensor& windows : texts.other_windows) out.others.push_back(held_out_loss(model, windows));
+  return out;
 }
 
 nn::State sampled_fisher(nn::Gpt2& model, const std::string& text, std::int64_t sequences, Generator& generator) {
@@ -61,7 +64,7 @@ nn::State sampled_fisher(nn::Gpt2& model, const std::string& text, std::int64_t 
 
 /// AdamW without decay, 20 steps of warm-up, a cosine to a tenth, gradients clipped at norm 1.
 void train(nn::Gpt2& model, const Method& method, const std::string& text, const std::string& old, int steps,
-           std::uint64_t seed, const nn::State& importance, const std::function<void()>& report) {
+           std::uint64_t seed, const nn::State& importance, const std::function<void(int)>& report) {
   const int blocks = static_cast<int>(model.config().n_layer);
   std::vector<optim::Group<optim::AdamOptions>> groups;
   for (nn::Parameter* p : model.parameters()) {
@@ -88,7 +91,7 @@ void train(nn::Gpt2& model, const Method& method, const std::string& text, const
     optimizer.zero_grad();
     nn::next_token_loss(model(tokens), tokens).backward();
     optimizer.step();
-    report();
+    report(step + 1);
   }
 }
 

@@ -4,6 +4,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <stet/stet.h>
 
@@ -26,23 +27,27 @@ struct Method {
 struct Corpora {
   stet::data::Text general, domain;
   stet::Tensor general_windows, domain_windows;
+  std::vector<std::string> other_names;  ///< texts that are never trained on
+  std::vector<stet::Tensor> other_windows;
 };
 
+/// Nats per byte.
 struct Losses {
-  double general = 0, domain = 0;  ///< nats per byte
+  double general = 0, domain = 0;
+  std::vector<double> others = {};  ///< of each of Corpora::other_windows; empty where they were not asked for
 };
 
-Losses measure(stet::nn::Gpt2& model, const Corpora& texts);
+Losses measure(stet::nn::Gpt2& model, const Corpora& texts, bool others = true);
 
 /// Fisher diagonal of the model's own distribution: one label drawn at each position (sampled Fisher), a sequence an
 /// example, per byte.
 stet::nn::State sampled_fisher(stet::nn::Gpt2& model, const std::string& text, std::int64_t sequences,
                                stet::Generator& generator);
 
-/// `old` is the text that replay draws from, `importance` EWC's. `report` is called after each step. What is
-/// trainable is the method's choice; an adapter is attached, and the base frozen, by the caller.
+/// `old` is the text that replay draws from, `importance` EWC's. `report` is called with the number of steps done
+/// after each. What is trainable is the method's choice; an adapter is attached, and the base frozen, by the caller.
 void train(stet::nn::Gpt2& model, const Method& method, const std::string& text, const std::string& old, int steps,
-           std::uint64_t seed, const stet::nn::State& importance, const std::function<void()>& report);
+           std::uint64_t seed, const stet::nn::State& importance, const std::function<void(int)>& report);
 
 /// WiSE-FT (Wortsman et al. 2022): the model becomes from + part (to - from).
 void blend(stet::nn::Gpt2& model, const stet::nn::State& from, const stet::nn::State& to, double part);

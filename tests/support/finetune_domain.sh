@@ -8,12 +8,16 @@ trap 'rm -rf "$folder"' EXIT
 cat "$root"/docs/*.md "$root"/README.md >"$folder/prose.txt"
 cat "$root"/tensor/*.cpp "$root"/autograd/*.cpp >"$folder/sources.txt"
 
+cp "$root"/CHANGELOG.md "$folder/changes.txt"
+
 printed=$("$1" --text "$folder" --general prose --domain sources --pretrain 40 --steps 8 --quick --out "$folder")
-for word in "full, lr" replay EWC L2-SP "top blocks" "layer-wise lr" LoRA "(IA)³" adapters WiSE-FT "At the same gain on the domain"; do
+for word in "full, lr" replay EWC L2-SP "top blocks" "layer-wise lr" LoRA "(IA)³" adapters WiSE-FT "At the same gain on the domain" "trained on: changes."; do
   grep -qF "$word" <<<"$printed" || { echo "missing in the output: $word" >&2; echo "$printed" >&2; exit 1; }
 done
 grep -q '"method": "WiSE-FT"' "$folder/finetune_domain.json"
-grep -q '</svg>' "$folder/finetune_domain.svg"
+grep -q "</svg>" "$folder/finetune_domain.svg"
+grep -q "</svg>" "$folder/finetune_domain_during.svg"
+grep -q "\"part\": 0.25" "$folder/finetune_domain.json"
 if grep -qiw nan <<<"$printed"; then echo "a loss is no number" >&2; exit 1; fi
 
 problem=$("$1" --text "$folder" --general prose --domain none --quick 2>&1) && { echo "a missing text is no error" >&2; exit 1; }
