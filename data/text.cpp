@@ -19,11 +19,39 @@ std::size_t cut_of(std::string_view text, std::size_t wanted) {
   return wanted;
 }
 
-std::int64_t room_for(std::string_view op, std::string_view text, std::int64_t count, std::int64_t length) {
-  check(count > 0 && length > 0, op, count, " windows of ", length, " bytes");
-  const std::int64_t room = static_cast<std::int64_t>(text.size()) - length;
-  check(room >= 0, op, "windows of ", length, " bytes from a text of ", text.size());
+using Offsets = std::vector<std::int64_t>;
+
+/// The last offset at which a window may begin; `unit` is what the text consists of.
+std::int64_t room_for(std::string_view op, std::string_view unit, std::size_t size, std::int64_t count,
+                      std::int64_t length) {
+  check(count > 0 && length > 0, op, count, " windows of ", length, " ", unit);
+  const std::int64_t room = static_cast<std::int64_t>(size) - length;
+  check(room >= 0, op, "windows of ", length, " ", unit, " from a text of ", size);
   return room;
+}
+
+Offsets random_offsets(std::int64_t room, std::int64_t count, Generator& generator) {
+  const RandomKey key = generator.next();
+  Offsets out;
+  for (std::int64_t i = 0; i < count; ++i) out.push_back(randint(key, static_cast<std::uint64_t>(i), 0, room + 1));
+  return out;
+}
+
+Offsets even_offsets(std::int64_t room, std::int64_t count) {
+  Offsets out;
+  for (std::int64_t i = 0; i < count; ++i) out.push_back(count > 1 ? i * room / (count - 1) : 0);
+  return out;
+}
+
+Tensor token_windows(std::span<const std::int64_t> tokens, const Offsets& offsets, std::int64_t length) {
+  std::vector<std::int64_t> ids;
+  ids.reserve(offsets.size() * static_cast<std::size_t>(length));
+  for (const std::int64_t offset : offsets) {
+    const auto window = tokens.subspan(static_cast<std::size_t>(offset), static_cast<std::size_t>(length));
+    ids.insert(ids.end(), window.begin(), window.end());
+  }
+  const DefaultDevice host(Device::cpu());
+  return tensor(ids, Shape{static_cast<std::int64_t>(offsets.size()), length});
 }
 
 }  // namespace
@@ -42,7 +70,8 @@ Text load_text(const std::filesystem::path& path, double held_out) {
 }
 
 Tensor byte_windows(std::string_view text, std::span<const std::int64_t> offsets, std::int64_t length) {
-  const std::int64_t room = room_for("byte_windows", text, static_cast<std::int64_t>(offsets.size()), length);
+  const std::int64_t room =
+      room_for("byte_windows", "bytes", text.size(), static_cast<std::int64_t>(offsets.size()), length);
   std::vector<std::int64_t> ids;
   ids.reserve(offsets.size() * static_cast<std::size_t>(length));
   for (const std::int64_t offset : offsets) {
@@ -56,18 +85,24 @@ Tensor byte_windows(std::string_view text, std::span<const std::int64_t> offsets
 }
 
 Tensor random_byte_windows(std::string_view text, std::int64_t count, std::int64_t length, Generator& generator) {
-  const std::int64_t room = room_for("random_byte_windows", text, count, length);
-  const RandomKey key = generator.next();
-  std::vector<std::int64_t> offsets;
-  for (std::int64_t i = 0; i < count; ++i) offsets.push_back(randint(key, static_cast<std::uint64_t>(i), 0, room + 1));
-  return byte_windows(text, offsets, length);
+  const std::int64_t room = room_for("random_byte_windows", "bytes", text.size(), count, length);
+  return byte_windows(text, random_offsets(room, count, generator), length);
 }
 
 Tensor even_byte_windows(std::string_view text, std::int64_t count, std::int64_t length) {
-  const std::int64_t room = room_for("even_byte_windows", text, count, length);
-  std::vector<std::int64_t> offsets;
-  for (std::int64_t i = 0; i < count; ++i) offsets.push_back(count > 1 ? i * room / (count - 1) : 0);
-  return byte_windows(text, offsets, length);
+  const std::int64_t room = room_for("even_byte_windows", "bytes", text.size(), count, length);
+  return byte_windows(text, even_offsets(room, count), length);
+}
+
+Tensor random_token_windows(std::span<const std::int64_t> tokens, std::int64_t count, std::int64_t length,
+                            Generator& generator) {
+  const std::int64_t room = room_for("random_token_windows", "tokens", tokens.size(), count, length);
+  return token_windows(tokens, random_offsets(room, count, generator), length);
+}
+
+Tensor even_token_windows(std::span<const std::int64_t> tokens, std::int64_t count, std::int64_t length) {
+  const std::int64_t room = room_for("even_token_windows", "tokens", tokens.size(), count, length);
+  return token_windows(tokens, even_offsets(room, count), length);
 }
 
 }  // namespace stet::data

@@ -1,4 +1,5 @@
-// Text for language models: a file of documents, the part to train on and the part held out, and windows of bytes.
+// Text for language models: a file of documents, the part to train on and the part held out, and windows of bytes
+// or tokens.
 #pragma once
 
 #include <cstdint>
@@ -30,5 +31,10 @@ Tensor byte_windows(std::string_view text, std::span<const std::int64_t> offsets
 Tensor random_byte_windows(std::string_view text, std::int64_t count, std::int64_t length, Generator& generator);
 /// `count` windows, evenly spaced: the same each time, for measuring.
 Tensor even_byte_windows(std::string_view text, std::int64_t count, std::int64_t length);
+
+/// The same of a text that a tokenizer has encoded: `count` windows of `length` ids -> (count, length) i64 on the CPU.
+Tensor random_token_windows(std::span<const std::int64_t> tokens, std::int64_t count, std::int64_t length,
+                            Generator& generator);
+Tensor even_token_windows(std::span<const std::int64_t> tokens, std::int64_t count, std::int64_t length);
 
 }  // namespace stet::data

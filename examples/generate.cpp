@@ -1,6 +1,6 @@
 // Text from a released language model. Run:
 //   build/release/examples/generate MODEL_DIR "Once upon a time" [--tokens N] [--temperature T] [--top-k K] [--top-p P]
-//                                                                [--seed S]
+//                                                                [--seed S] [--adapter DIR]
 // MODEL_DIR is a Hugging Face folder (GPT-2, Llama, Mistral, Qwen2, SmolLM2) with its tokenizer, or a llama2.c .bin
 // with its tok*.bin beside it. Prints the prompt and what follows it; tokens and seconds go to stderr.
 #include <chrono>
@@ -16,7 +16,7 @@ using namespace stet;
 namespace {
 
 struct Arguments {
-  std::string model, prompt;
+  std::string model, prompt, adapter;
   nn::GenerateOptions options{.seed = 1};
 };
 
@@ -29,6 +29,7 @@ void describe(CLI::App& app, Arguments& a) {
   app.add_option("--temperature", a.options.temperature, "0: the most probable token each time");
   app.add_option("--top-k", a.options.top_k, "draws from the K most probable tokens; 0: all");
   app.add_option("--top-p", a.options.top_p, "draws from the fewest tokens with this probability together");
+  app.add_option("--adapter", a.adapter, "a folder that PEFT or finetune_pretrained wrote: the model is used with it");
   app.add_option("--seed", a.options.seed, "another text for each");
 }
 
@@ -40,6 +41,11 @@ nn::Pretrained load(const std::filesystem::path& path) {
 void run(Arguments arguments) {
   const std::filesystem::path path = arguments.model;
   const nn::Pretrained model = load(path);
+  continual::Adapters adapters(model.module());
+  if (!arguments.adapter.empty()) {
+    adapters.load("adapter", arguments.adapter);
+    adapters.merge();
+  }
   const auto tokenizer = data::load_tokenizer(std::filesystem::is_directory(path) ? path : path.parent_path());
   std::vector<std::int64_t> tokens = tokenizer->encode(arguments.prompt);
   std::size_t printed = 0;

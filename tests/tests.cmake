@@ -69,7 +69,10 @@ if(STET_BUILD_EXAMPLES)
     "Frozen params: 8,320   Trainable params: 258" $<TARGET_FILE:examples_forgetting_sample>)
   add_test(NAME examples/finetune_domain COMMAND bash ${PROJECT_SOURCE_DIR}/tests/support/finetune_domain.sh
     $<TARGET_FILE:examples_finetune_domain>)
-  set_tests_properties(examples/forgetting_sample examples/finetune_domain PROPERTIES LABELS examples TIMEOUT 300)
+  add_test(NAME examples/model_folders COMMAND bash ${PROJECT_SOURCE_DIR}/tests/support/model_folders.sh
+    $<TARGET_FILE:stet_tests> $<TARGET_FILE:examples_finetune_pretrained> $<TARGET_FILE:examples_generate>)
+  set_tests_properties(examples/forgetting_sample examples/finetune_domain examples/model_folders
+    PROPERTIES LABELS examples TIMEOUT 300)
 endif()
 
 if(STET_KERNELS)

@@ -17,7 +17,7 @@ namespace {
 
 struct Arguments {
   std::string text, out = ".", domain = "technical_manual", general = "general_fortunes";
-  int seeds = 3, pretrain = 2000, steps = 200, threads = 0;
+  int seeds = 3, pretrain = 1500, steps = 150, threads = 0;
   bool quick = false;
 };
 

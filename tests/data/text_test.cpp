@@ -96,3 +96,17 @@ TEST_CASE("Even windows reach from the first byte to the last; random ones repea
   CHECK(firsts != nexts);
   CHECK(seen.size() == 7);  // every offset is drawn
 }
+
+TEST_CASE("Windows of tokens are those of bytes") {
+  const std::string text = "0123456789";
+  const std::vector<std::int64_t> tokens(text.begin(), text.end());
+  Generator a(7), b(7);
+  const auto equal = [](const Tensor& x, const Tensor& y) {
+    return x.shape() == y.shape() && x.to_vector<std::int64_t>() == y.to_vector<std::int64_t>();
+  };
+  CHECK(equal(data::even_token_windows(tokens, 3, 4), data::even_byte_windows(text, 3, 4)));
+  CHECK(equal(data::random_token_windows(tokens, 20, 4, a), data::random_byte_windows(text, 20, 4, b)));
+  CHECK_THAT(message_of([&] { data::even_token_windows(tokens, 2, 11); }),
+             Contains("[even_token_windows] windows of 11 tokens from a text of 10"));
+  CHECK_THAT(message_of([&] { data::random_token_windows(tokens, 2, 0, a); }), Contains("2 windows of 0 tokens"));
+}

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Fine-tunes small models from folders, and goes on with what was written: model_folders.sh TESTS FINETUNE GENERATE.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/../.." && pwd)
+tests=$1 finetune=$2 generate=$3
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+cat "$root"/tensor/*.cpp >"$folder/sources.txt"
+cat "$root"/docs/*.md >"$folder/prose.txt"
+STET_TINY_MODELS=$folder "$tests" "[.tiny_models]" >/dev/null
+
+fail() { echo "$*" >&2; exit 1; }
+has() { grep -qF -- "$2" <<<"$1" || fail "missing '$2' in: $1"; }
+tune() {  # MODEL OUT [options]: fine-tunes it for a few steps
+  "$finetune" "$folder/$1" --text "$folder/sources.txt" --general "$folder/prose.txt" --out "$folder/$2" --length 32 \
+    --batch 4 --windows 8 --steps 30 "${@:3}"
+}
+text() { "$generate" "$folder/$1" "const Tensor" --tokens 12 "${@:2}"; }
+
+for model in llama gpt2; do
+  before=$(text $model 2>/dev/null)
+  has "$before" "const Tensor"
+  [ "$before" = "$(text $model 2>/dev/null)" ] || fail "$model: greedy text differs from one run to the next"
+
+  printed=$(tune $model $model.adapter --rank 4 --rate 0.03)
+  has "$printed" "are trainable (lora)"
+  grep -qE 'learned \+0\.[0-9]*[1-9]' <<<"$printed" || fail "$model: nothing was learned: $printed"
+  [ ! -e "$folder/$model.adapter/model.safetensors" ] || fail "$model: an adapter's folder holds the base"
+  adapted=$(text $model --adapter "$folder/$model.adapter" 2>/dev/null)
+  [ "$adapted" != "$before" ] || fail "$model: the adapter changes nothing"
+
+  tune $model $model.merged --rank 4 --rate 0.03 --merge >/dev/null
+  [ "$(text $model.merged 2>/dev/null)" = "$adapted" ] || fail "$model: the merged model differs from the adapted one"
+
+  has "$(tune $model $model.full --method full --rate 0.01 --replay 0.25)" "learned +"
+  text $model.full >/dev/null 2>&1
+  printed=$(tune $model $model.top --method top --top 1 --rate 0.01)
+  has "$printed" "trainable (top)"
+  text $model.top >/dev/null 2>&1
+done
+
+refused() {  # EXPECTED command: must fail, and say why
+  local problem
+  problem=$("${@:2}" 2>&1) && fail "no error: ${*:2}"
+  has "$problem" "$1"
+}
+refused "none.txt" "$finetune" "$folder/llama" --text "$folder/none.txt" --general "$folder/prose.txt" --out "$folder/x" \
+  --length 32
+refused "the model has 40 positions" tune llama x --length 41
+refused "--top 3 of 2 blocks" tune llama x --method top --top 3
+refused "not in {" tune llama x --method all
+refused "adapter_config.json" text llama --adapter "$folder/gpt2"
