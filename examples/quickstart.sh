@@ -12,7 +12,7 @@ if [[ " $* " == *" --device cuda "* ]] && command -v nvcc >/dev/null && nvidia-s
 cmake --preset $preset
 cmake --build --preset $preset -j"$(nproc)" --target \
   examples_forgetting_sample examples_split_fashion_mnist examples_custom_strategy examples_generate \
-  examples_finetune_domain
+  examples_finetune_domain examples_finetune_pretrained
 
 echo
 echo "--- forgetting_sample: freeze a backbone, train a new head"
@@ -27,7 +27,8 @@ build/$preset/examples/split_fashion_mnist --out build/$preset/quickstart "$@"
 echo
 cat <<END
 Next, in build/$preset/examples/:
-  custom_strategy   a strategy of your own in under 40 lines (docs/continual.md)
-  finetune_domain   a small GPT learns a domain and forgets general prose (bash examples/get_text.sh DIR makes the texts)
-  generate          text from a released GPT-2, Llama, Mistral or Qwen2 folder (docs/transformers.md)
+  custom_strategy       a strategy of your own in under 40 lines (docs/continual.md)
+  finetune_domain       a small GPT learns a domain and forgets general prose (bash examples/get_text.sh DIR makes the texts)
+  generate              text from a released GPT-2, Llama, Mistral or Qwen2 folder (docs/transformers.md)
+  finetune_pretrained   such a model learns documents of yours, and shows what it forgot
 END

@@ -44,9 +44,9 @@ refused() {  # EXPECTED command: must fail, and say why
   problem=$("${@:2}" 2>&1) && fail "no error: ${*:2}"
   has "$problem" "$1"
 }
-refused "none.txt" "$finetune" "$folder/llama" --text "$folder/none.txt" --general "$folder/prose.txt" --out "$folder/x" \
-  --length 32
-refused "the model has 40 positions" tune llama x --length 41
+files=(--general "$folder/prose.txt" --out "$folder/x")
+refused "none.txt" "$finetune" "$folder/llama" --text "$folder/none.txt" "${files[@]}" --length 32
+refused "the model has 40 positions" "$finetune" "$folder/llama" --text "$folder/prose.txt" "${files[@]}" --length 41
 refused "--top 3 of 2 blocks" tune llama x --method top --top 3
 refused "not in {" tune llama x --method all
 refused "adapter_config.json" text llama --adapter "$folder/gpt2"
