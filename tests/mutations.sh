@@ -30,7 +30,24 @@ mutation autograd/engine.cpp 'check(output.impl().storage->version() == node->ou
 mutation autograd/squared.cpp 'survey_.uses(leaf) > 1' 'survey_.uses(leaf) > 100' squared_test
 # Transformers.
 mutation nn/checkpoint.cpp 'draws.put_back(*block);' ';' transformer_test
+mutation autograd/derivatives.h '- x * t * (slope * slope)' '+ x * t * (slope * slope)' gradcheck_test
+mutation nn/sequence.cpp 'slice(labels, 1, 1),' 'slice(labels, 1, 0, last),' transformer_test
 mutation nn/attention.cpp 'slice(at.k, 2, at.length, length).copy_(k);' 'slice(at.k, 2, 0, k.shape()[2]).copy_(k);' transformer_test
+# Released weights, text.
+mutation nn/pretrained.cpp 'if (!same(output->second, source->second))' 'if (false)' pretrained_corrupt_test
+mutation nn/pretrained.cpp 'check(listed == held' 'check(true || listed == held' pretrained_corrupt_test
+mutation nn/pretrained_save.cpp 'turn ? Gpt2::transposed(state) : state' 'state' pretrained_test
+mutation nn/generate.cpp 'kept < options.top_p * total' 'kept < options.top_p' generate_test
+mutation nn/generate.cpp 'if (std::find(stops.begin(), stops.end(), token) != stops.end()) break;' '(void)stops;' generate_test
+mutation data/text.cpp 'i * room / (count - 1)' 'i * room / count' text_test
+mutation data/tokenizers/train_bpe.cpp 'top.count < options_.min_frequency' 'top.count <= options_.min_frequency' train_bpe_test
+# Adapters.
+mutation continual/adapters/lora.cpp 'linear(linear(in, lora_A) * scale_, lora_B)' 'linear(linear(in, lora_A), lora_B)' adapters_test
+mutation continual/adapters/ia3.cpp '!feedforward_ ? bias * flatten(ia3_l) : bias' 'true ? bias : bias' adapters_test
+mutation continual/adapters/adapters.cpp 'p->set_trainable(false);' ';' adapters_test
+mutation continual/feature_cache.cpp 'if (!(now == key_)) rows_.clear();' ';' feature_cache_test
+mutation continual/feature_cache.cpp 'piece && piece->is_merged()' 'false' feature_cache_test
+mutation continual/tradeoff.cpp 'std::min(*least, here)' 'here' tradeoff_test
 # Optimizers.
 mutation optim/optimizers.cpp 'u.correction2 = 1 - std::pow(o.beta2, t)' 'u.correction2 = 1 - std::pow(o.beta2, t + 1)' optim_golden_test
 mutation optim/optimizer.cpp 'clip_norm_ / (last_norm_ + 1e-6), one' 'one * clip_norm_, one' optimizer_test
