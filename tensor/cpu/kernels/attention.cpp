@@ -149,8 +149,8 @@ template <class T> void step(const Attention& job, const Block& at, Turned<T>& k
   scores(job, at, k, s);
   for (std::int64_t i = 0; i < at.rows; ++i) {
     T* __restrict line = s + i * kKeys;
-    const T high = Max::eval(top[i], reduce_leaf<Max, T>(at.keys, [=](std::int64_t j) { return line[j]; }));
-    const T past = high == none ? T(1) : math::exp(top[i] - high), shift = high == none ? T(0) : high;
+    const T high = Max::eval(top[i], max_of(line, at.keys));
+    const T past = high == top[i] ? T(1) : math::exp(top[i] - high), shift = high == none ? T(0) : high;
     for (std::int64_t j = 0; j < at.keys; ++j) line[j] = math::exp(line[j] - shift);
     sum[i] = sum[i] * past + reduce_leaf<Sum, T>(at.keys, [=](std::int64_t j) { return line[j]; });
     if (past != T(1))

@@ -12,14 +12,10 @@ template <class Body> inline void for_rows(const Rows& job, const Body& body) {
   });
 }
 
-template <class T> inline T row_max(const T* x, std::int64_t n) {
-  return reduce_tree<Max, T>(0, n, [=](std::int64_t i) { return x[i]; });
-}
-
 /// log of the sum of exp(x): the maximum is taken out first. A row of -inf gives -inf, one with +inf gives
 /// +inf.
 template <class T> inline T row_logsumexp(const T* x, std::int64_t n) {
-  const T top = row_max(x, n);
+  const T top = max_of(x, n);
   if (!(top > -__builtin_inf() && top < __builtin_inf())) return top;
   const T sum = reduce_tree<Sum, T>(0, n, [=](std::int64_t i) { return math::exp(x[i] - top); });
   return top + math::log(sum);
@@ -29,7 +25,7 @@ template <class T> void softmax_rows(const Rows& job) {
   for_rows(job, [&](std::int64_t row) {
     const T* __restrict x = static_cast<const T*>(job.in[0]) + row * job.n;
     T* __restrict y = static_cast<T*>(job.out[0]) + row * job.n;
-    const T top = row_max(x, job.n);
+    const T top = max_of(x, job.n);
     for (std::int64_t i = 0; i < job.n; ++i) y[i] = math::exp(x[i] - top);
     const T scale = T(1) / reduce_tree<Sum, T>(0, job.n, [=](std::int64_t i) { return y[i]; });
     for (std::int64_t i = 0; i < job.n; ++i) y[i] = y[i] * scale;
@@ -40,7 +36,7 @@ template <class T> void log_softmax_rows(const Rows& job) {
   for_rows(job, [&](std::int64_t row) {
     const T* __restrict x = static_cast<const T*>(job.in[0]) + row * job.n;
     T* __restrict y = static_cast<T*>(job.out[0]) + row * job.n;
-    const T top = row_max(x, job.n);
+    const T top = max_of(x, job.n);
     const T log_sum = math::log(reduce_tree<Sum, T>(0, job.n, [=](std::int64_t i) { return math::exp(x[i] - top); }));
     for (std::int64_t i = 0; i < job.n; ++i) y[i] = (x[i] - top) - log_sum;
   });
@@ -136,7 +132,7 @@ template <class T> void cross_entropy_rows(const Rows& job) {
   const auto ignore = static_cast<std::int64_t>(job.scalar[1]);
   for_rows(job, [&](std::int64_t row) {
     const T* x = static_cast<const T*>(job.in[0]) + row * job.n;
-    const T top = row_max(x, job.n);
+    const T top = max_of(x, job.n);
     const T log_sum = math::log(reduce_tree<Sum, T>(0, job.n, [=](std::int64_t i) { return math::exp(x[i] - top); }));
     log_sum_out[row] = log_sum;
     const std::int64_t t = target[row];
@@ -171,7 +167,7 @@ template <class T> void cross_entropy_grad_rows(const Rows& job) {
       return;
     }
     const T hit = (T(1) - smoothing) * (weight ? weight[t] : T(1)), seed = g[row];
-    const T top = row_max(x, job.n), log_sum = log_sums[row], total = hit + spread * weight_sum;
+    const T top = max_of(x, job.n), log_sum = log_sums[row], total = hit + spread * weight_sum;
     // The difference first, then the seed: p - hit is where the digits are.
     const auto fill = [=, n = job.n](const auto& weight_of) {
       const auto rest = [=](std::int64_t i) {
