@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Prepares the texts of finetune_domain from Debian packages: bash examples/get_text.sh DIR
+# Prepares the texts of finetune_domain and claims/ from Debian packages: bash examples/get_text.sh DIR
 # Writes general_fortunes.txt (quotations, jokes, dialogue), technical_manual.txt (PostgreSQL 15's manual),
-# finance_guide.txt (GnuCash's guide) and legal_licences.txt (licences and copyright files of this machine's packages).
-# Packages are downloaded and unpacked in a temporary folder, not installed; w3m, which turns pages into text, is
-# installed where it is missing. A text that is there already is left alone.
+# finance_guide.txt (GnuCash's guide), legal_licences.txt (licences and copyright files of this machine's packages),
+# french_manual.txt and japanese_manual.txt (translated manual pages; some minutes).
+# Packages are downloaded and unpacked in a temporary folder, not installed; w3m, man and col, which turn pages into
+# text, are installed where they are missing. A text that is there already is left alone.
 set -euo pipefail
 [ $# -eq 1 ] || { echo "bash examples/get_text.sh DIR" >&2; exit 2; }
 mkdir -p "$1"
@@ -14,7 +15,7 @@ chmod 755 "$work"  # apt downloads as a user of its own
 trap 'rm -rf "$work"' EXIT
 
 source "$root/tests/support/packages.sh"
-STET_PACKAGES=(w3m)
+STET_PACKAGES=(w3m man-db bsdextrautils)
 install_missing_packages
 
 missing() { [ ! -s "$out/$1" ]; }
@@ -29,6 +30,12 @@ pages() {  # FOLDER: its HTML pages as text, a blank line between them
     w3m -dump -cols 120 -T text/html "$page"
     echo
   done
+}
+manual() {  # LANGUAGE: its manual pages as text, a blank line between them; links to other pages are left out
+  find "$work/usr/share/man/$1" -type f -name '*.gz' | sort | while read -r page; do
+    LC_ALL=C.UTF-8 GROFF_NO_SGR=1 MANWIDTH=100 man -l -Tutf8 "$page" 2>/dev/null | LC_ALL=C.UTF-8 col -bx | cat -s
+    echo
+  done | iconv -c -f UTF-8 -t UTF-8
 }
 keep() {  # NAME: standard input becomes the text, as a whole or not at all
   cat >"$work/part"
@@ -57,5 +64,13 @@ if missing legal_licences.txt; then
       cat "$file"
       echo
     done | iconv -c -f UTF-8 -t UTF-8 | keep legal_licences.txt
+fi
+if missing french_manual.txt; then
+  unpack manpages-fr
+  manual fr | keep french_manual.txt
+fi
+if missing japanese_manual.txt; then
+  unpack manpages-ja
+  manual ja | keep japanese_manual.txt
 fi
 ls -l "$out"/*.txt

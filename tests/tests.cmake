@@ -73,6 +73,13 @@ if(STET_BUILD_EXAMPLES)
     $<TARGET_FILE:stet_tests> $<TARGET_FILE:examples_finetune_pretrained> $<TARGET_FILE:examples_generate>)
   set_tests_properties(examples/forgetting_sample examples/finetune_domain examples/model_folders
     PROPERTIES LABELS examples TIMEOUT 300)
+  set_tests_properties(examples/forgetting_sample examples/finetune_domain PROPERTIES LABELS examples TIMEOUT 300)
+  function(claim_test name)
+    add_test(NAME examples/claims/${name} COMMAND bash ${PROJECT_SOURCE_DIR}/tests/support/claim.sh
+      $<TARGET_FILE:claims_${name}> ${ARGN})
+    set_tests_properties(examples/claims/${name} PROPERTIES LABELS examples TIMEOUT 300)
+  endfunction()
+  claim_test(skewed_data "4,000 of two classes" "Turned by 90 degrees" "1,000 of all: ")
 endif()
 
 if(STET_KERNELS)

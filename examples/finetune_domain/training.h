@@ -1,4 +1,4 @@
-// How one model is pretrained, fine-tuned under one method, and measured. Private to finetune_domain.
+// How one model is pretrained, fine-tuned under one method, and measured: for finetune_domain and the claims.
 #pragma once
 
 #include <functional>

@@ -1,0 +1,171 @@
+// The setting of the claims.
+#include "setting.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <iostream>
+
+#include <CLI/CLI.hpp>
+
+using namespace stet;
+using namespace stet::continual;
+
+namespace {
+
+void describe(CLI::App& app, Arguments& a, bool texts) {
+  app.option_defaults()->always_capture_default();
+  app.add_option("--seeds", a.seeds, "seeds 1 to N")->check(CLI::Range(1, 256));
+  app.add_option("--threads", a.threads, "threads; 0: one for each core")->check(CLI::Range(0, 256));
+  app.add_flag("--quick", a.quick, "one seed and few steps: shows that it runs, not what it shows");
+  if (!texts) {
+    app.add_option("--data", a.data, "data set by name, or a folder with IDX files");
+    return;
+  }
+  app.add_option("--text", a.text, "folder with NAME.txt for each text (bash examples/get_text.sh DIR makes one)")
+      ->required();
+  app.add_option("--cache", a.cache, "folder for pretrained models, which the programs share; none: pretrain anew");
+  app.add_option("--pretrain", a.pretrain, "steps on the first text")->check(CLI::PositiveNumber);
+  app.add_option("--steps", a.steps, "steps on what is learned second")->check(CLI::PositiveNumber);
+}
+
+/// FNV-1a: tells texts apart in a file's name.
+std::uint64_t hash_of(const std::string& text) {
+  std::uint64_t hash = 14695981039346656037u;
+  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211u;
+  return hash;
+}
+
+std::filesystem::path cached(const data::Text& text, const Arguments& a, std::uint64_t seed,
+                             const nn::Gpt2Config& config) {
+  char name[200];
+  std::snprintf(name, sizeof name, "%s-%016llx-%lldx%lld-steps%d-seed%llu.safetensors", text.name.c_str(),
+                static_cast<unsigned long long>(hash_of(text.train)), static_cast<long long>(config.n_layer),
+                static_cast<long long>(config.n_embd), a.pretrain, static_cast<unsigned long long>(seed));
+  return std::filesystem::path(a.cache) / name;
+}
+
+/// Characters, not bytes.
+std::size_t width_of(const std::string& text) {
+  return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
+}
+
+}  // namespace
+
+int run_claim(int count, char** words, const std::string& about, bool texts,
+              const std::function<void(const Arguments&)>& claim) {
+  CLI::App app(about);
+  Arguments arguments;
+  describe(app, arguments, texts);
+  CLI11_PARSE(app, count, words);
+  if (arguments.quick) {
+    arguments.seeds = 1;
+    arguments.pretrain = std::min(arguments.pretrain, 40);
+    arguments.steps = std::min(arguments.steps, 10);
+  }
+  try {
+    if (arguments.threads > 0) set_threads(arguments.threads);
+    claim(arguments);
+  } catch (const std::exception& problem) {
+    std::cerr << problem.what() << '\n';
+    return 2;
+  }
+  return 0;
+}
+
+nn::Gpt2Config small_gpt(const Arguments& arguments) {
+  return {.vocab_size = 256,
+          .n_positions = kLength,
+          .n_embd = arguments.quick ? 32 : 96,
+          .n_layer = arguments.quick ? 3 : 4,
+          .n_head = 4,
+          .resid_pdrop = 0,
+          .embd_pdrop = 0,
+          .attn_pdrop = 0};
+}
+
+Corpora read_texts(const Arguments& arguments, const std::string& general, const std::string& domain) {
+  const auto read = [&](const std::string& name) {
+    return data::load_text(std::filesystem::path(arguments.text) / (name + ".txt"));
+  };
+  Corpora texts{read(general), read(domain), {}, {}};
+  texts.general_windows = data::even_byte_windows(texts.general.held_out, kWindows, kLength);
+  texts.domain_windows = data::even_byte_windows(texts.domain.held_out, kWindows, kLength);
+  return texts;
+}
+
+void pretrain(nn::Gpt2& model, const data::Text& text, const Arguments& arguments, std::uint64_t seed,
+              const std::function<void()>& report) {
+  const auto file = cached(text, arguments, seed, model.config());
+  if (!arguments.cache.empty() && std::filesystem::exists(file)) {
+    model.load(nn::load_safetensors(file));
+    for (int step = 0; step < arguments.pretrain; ++step) report();
+    return;
+  }
+  train(model, {.name = "pretraining", .strength = "", .rate = 3e-3}, text.train, "", arguments.pretrain, 1000 + seed,
+        {}, report);
+  if (arguments.cache.empty()) return;
+  std::filesystem::create_directories(arguments.cache);
+  nn::save_safetensors(file, model.state());
+}
+
+LoraOptions lora(std::int64_t rank) {
+  return {.targets = {"transformer.h.*"}, .rank = rank, .alpha = 2 * static_cast<double>(rank)};
+}
+
+Losses fine_tune(nn::Gpt2& model, const Method& method, const Corpora& texts, const Arguments& arguments,
+                 std::uint64_t seed, const nn::State& fisher, const std::function<void()>& report) {
+  model.unfreeze();
+  Adapters adapters(model);  // detached at the end
+  if (method.adapter) {
+    adapters.attach("domain", *method.adapter);
+    adapters.freeze_base();
+  }
+  train(model, method, texts.domain.train, texts.general.train, arguments.steps, seed, fisher, report);
+  return measure(model, texts);
+}
+
+std::function<void()> StepCounter::of(std::string what) {
+  return [this, what = std::move(what)] { line_.update(++done_ / all_, what); };
+}
+
+void Table::print() const {
+  std::vector<std::size_t> widths;
+  for (const auto& row : rows_)
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      if (widths.size() <= i) widths.push_back(0);
+      widths[i] = std::max(widths[i], width_of(row[i]));
+    }
+  for (const auto& row : rows_) {
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      const std::string room(widths[i] - width_of(row[i]), ' ');
+      std::cout << (i ? "  " : "") << (i ? room + row[i] : row[i] + room);
+    }
+    std::cout << '\n';
+  }
+  std::cout << std::endl;
+}
+
+std::string number(double value, int digits, bool sign) {
+  char out[32];
+  std::snprintf(out, sizeof out, sign ? "%+.*f" : "%.*f", digits, value);
+  return out;
+}
+
+std::string cell(const std::vector<double>& values, int digits, bool sign) {
+  const Spread s = spread_of(values);
+  return number(s.mean, digits, sign) + (std::isfinite(s.deviation) ? " ± " + number(s.deviation, digits, false) : "");
+}
+
+std::vector<double> minus(const std::vector<double>& a, const std::vector<double>& b) {
+  std::vector<double> out;
+  for (std::size_t i = 0; i < a.size(); ++i) out.push_back(a[i] - b.at(i));
+  return out;
+}
+
+double mean_of(const std::vector<double>& values) { return spread_of(values).mean; }
+
+bool clearly_positive(const std::vector<double>& values) {
+  const Spread s = spread_of(values);
+  return s.mean > (std::isfinite(s.deviation) ? s.deviation : 0);
+}

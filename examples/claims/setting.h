@@ -1,0 +1,66 @@
+// What the programs about claims share: arguments, a small GPT pretrained on one text, progress, tables, verdicts.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "../finetune_domain/training.h"
+
+struct Arguments {
+  std::string text, cache, data = "fashion-mnist";
+  int seeds = 3, pretrain = 1500, steps = 200, threads = 0;
+  bool quick = false;  ///< one seed, a smaller model and few steps: shows that it runs, not what it shows
+};
+
+/// The whole main(): reads the command line, runs the claim, turns an exception into a message and exit code 2.
+/// `texts`: the program reads texts and pretrains on one of them; otherwise it has images.
+int run_claim(int count, char** words, const std::string& about, bool texts,
+              const std::function<void(const Arguments&)>& claim);
+
+/// Byte-level GPT-2: 4 blocks of width 96 with 4 heads, context kLength; 3 blocks of width 32 where it has to be quick.
+stet::nn::Gpt2Config small_gpt(const Arguments& arguments);
+/// DIR/GENERAL.txt and DIR/DOMAIN.txt, the last tenth of each held out.
+Corpora read_texts(const Arguments& arguments, const std::string& general, const std::string& domain);
+/// Starts the model from `seed` and trains it on the general text at 3e-3; with --cache the result is kept in a file
+/// named after the model, text, seed and steps, and read from there the next time.
+void pretrain(stet::nn::Gpt2& model, const stet::data::Text& text, const Arguments& arguments, std::uint64_t seed,
+              const std::function<void()>& report);
+
+/// LoRA on every linear layer of the blocks, alpha twice the rank.
+stet::continual::LoraOptions lora(std::int64_t rank);
+/// Fine-tunes a pretrained model under a method, with its adapter if it has one; measures it before the adapter goes.
+Losses fine_tune(stet::nn::Gpt2& model, const Method& method, const Corpora& texts, const Arguments& arguments,
+                 std::uint64_t seed, const stet::nn::State& fisher, const std::function<void()>& report);
+
+/// Counts the steps of a whole program on the progress line.
+class StepCounter {
+ public:
+  explicit StepCounter(double all) : all_(all) {}
+  /// A function that counts one step of `what`.
+  std::function<void()> of(std::string what);
+
+ private:
+  stet::continual::ProgressLine line_;
+  double all_, done_ = 0;
+};
+
+/// Rows of text in columns as wide as they need to be; the first is flush left, the others right.
+class Table {
+ public:
+  explicit Table(std::vector<std::string> head) : rows_{std::move(head)} {}
+  void add(std::vector<std::string> row) { rows_.push_back(std::move(row)); }
+  void print() const;
+
+ private:
+  std::vector<std::vector<std::string>> rows_;
+};
+
+/// "+0.123 ± 0.004" over the seeds, without the spread for one seed.
+std::string cell(const std::vector<double>& values, int digits = 3, bool sign = true);
+std::string number(double value, int digits = 3, bool sign = true);
+/// The values' differences, seed by seed.
+std::vector<double> minus(const std::vector<double>& a, const std::vector<double>& b);
+double mean_of(const std::vector<double>& values);
+/// Whether the mean lies above 0 by more than its deviation over the seeds (for one seed: above 0).
+bool clearly_positive(const std::vector<double>& values);
