@@ -269,6 +269,13 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Attent
       Keep::output);
 }
 
+Tensor attention_probabilities(const Tensor& q, const Tensor& k, const AttentionOptions& options) {
+  const Sizes n = sizes_of(q, k, k);
+  check_options(q, k, k, options);
+  static_cast<void>(masks_of(n, q, options));
+  return probabilities(q, repeated(k, n.heads), options);
+}
+
 Tensor attention_composed(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options) {
   const Sizes n = sizes_of(q, k, v);
   check_options(q, k, v, options);

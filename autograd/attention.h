@@ -27,7 +27,12 @@ struct AttentionOptions {
 /// lies in memory as (batch, T, heads, dv), so that joining the heads moves no data.
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options = {});
 
-/// The same from plain operations, without dropout: the definition, and the reference of the tests.
+/// The matrix that attention() never holds, softmax(scale q k^T + mask), for those who look at it: q (batch, heads, T,
+/// d), k (batch, kv_heads, S, d) -> (batch, heads, T, S), without dropout. Rows add up to 1, or are 0 where no key is
+/// seen.
+Tensor attention_probabilities(const Tensor& q, const Tensor& k, const AttentionOptions& options = {});
+
+/// attention() from plain operations, without dropout: the definition, and the reference of the tests.
 Tensor attention_composed(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options = {});
 
 /// cos and sin of position * base^(-2 i / width) for i in [0, width / 2): (positions, width / 2) each.

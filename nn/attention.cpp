@@ -121,6 +121,11 @@ Tensor MultiHeadAttention::operator()(const Tensor& x, const AttentionContext& c
     k = rotary(k, context.rotary, options_.interleaved);
   }
   if (context.cache) std::tie(k, v) = context.cache->append(layer, k, v);
+  if (context.attentions) {
+    check(!grad_enabled(), "MultiHeadAttention", "'", path(), "': attentions are kept inside NoGrad alone");
+    context.attentions->push_back(
+        attention_probabilities(q, k, {.causal = options_.causal, .mask = context.mask, .padding = context.padding}));
+  }
   const Tensor joined = reshape(transpose(attend(q, k, v, context), 1, 2), {batch, length, heads_ * head_width_});
   return (*out_)(joined);
 }

@@ -66,6 +66,9 @@ struct AttentionContext {
   Tensor mask = {};          ///< as AttentionOptions::mask
   RotaryTable rotary = {};   ///< of the T positions of x; undefined: no rotation
   KvCache* cache = nullptr;  ///< keys and values go there, and those before are seen
+  /// For looking inside, under NoGrad: what goes into the first block and what each block gives (batch, T, width), and
+  /// each attention's probabilities (batch, heads, T, S), which take memory quadratic in the length, are added here.
+  std::vector<Tensor>*hidden_states = nullptr, *attentions = nullptr;
 };
 
 /// Multi-head attention (Vaswani et al. 2017, section 3.2.2) with grouped queries (Ainslie et al. 2023).

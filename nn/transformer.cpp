@@ -80,13 +80,17 @@ TransformerStack::TransformerStack(Module* parent, std::string name, std::int64_
 }
 
 Tensor TransformerStack::operator()(const Tensor& x, const AttentionContext& context) {
+  check(!context.hidden_states || !grad_enabled(), "TransformerStack", "'", path(),
+        "': hidden states are kept inside NoGrad alone");
   Tensor h = x;
+  if (context.hidden_states) context.hidden_states->push_back(h);
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     TransformerBlock& block = *blocks_[i];
     if (!recompute || !grad_enabled()) h = block(h, context, i);
     else
       h = checkpoint(
           block, [&block, context](const Tensor& in) { return block(in, context); }, h);
+    if (context.hidden_states) context.hidden_states->push_back(h);
   }
   return h;
 }

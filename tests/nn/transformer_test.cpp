@@ -184,3 +184,42 @@ TEST_CASE("sequence loss: ignored labels, micro-batches, perplexity", "[transfor
   CHECK(std::abs(total / 4 - nn::next_token_loss(logits, labels).item()) < 1e-6);
   CHECK(std::abs(nn::perplexity(nn::next_token_loss(zeros({2, 4, 5}), labels)) - 5) < 1e-5);
 }
+
+namespace {
+
+/// Hidden states and attentions of a small model are kept without changing its logits. The last hidden state.
+template <class Model> Tensor check_looking_inside(Model& model) {
+  const Tensor ids = tokens(2, 11);
+  std::vector<Tensor> hidden, attentions;
+  const Tensor logits = model(ids, {.hidden_states = &hidden, .attentions = &attentions});
+  CHECK(same_bits(logits, model(ids)));
+  REQUIRE(hidden.size() == 3);
+  REQUIRE(attentions.size() == 2);
+  CHECK(distance(hidden[0], hidden[1]) > 1e-3);
+  CHECK(distance(hidden[1], hidden[2]) > 1e-3);
+  for (const Tensor& p : attentions) {
+    CHECK(p.shape() == Shape({2, 4, 11, 11}));
+    CHECK(distance(sum(p, {-1}), ones({2, 4, 11})) < 1e-5);
+    CHECK(distance(select(select(p, 2, 0), 2, 0), ones({2, 4})) == 0);  // the first query sees one key
+    CHECK(max(slice(select(p, 2, 4), -1, 5)).item() == 0);              // and none what comes later
+  }
+  return hidden[2];
+}
+
+}  // namespace
+
+TEST_CASE("Hidden states and attentions can be looked at") {
+  nn::Gpt2 gpt2(small_gpt2());
+  nn::Llama llama(small_llama());
+  {
+    const NoGrad no_grad;
+    check_looking_inside(llama);
+    const Tensor last = check_looking_inside(gpt2), logits = gpt2(tokens(2, 11));
+    const auto part = [&](const char* name) { return gpt2.parameter(std::string("transformer.") + name).value(); };
+    CHECK(distance(linear(layer_norm(last, part("ln_f.weight"), part("ln_f.bias"), 1e-5), part("wte.weight")), logits) <
+          1e-5);
+  }
+  std::vector<Tensor> kept;
+  CHECK(test::message_of([&] { gpt2(tokens(1, 4), {.hidden_states = &kept}); }).find("NoGrad") != std::string::npos);
+  CHECK(test::message_of([&] { gpt2(tokens(1, 4), {.attentions = &kept}); }).find("NoGrad") != std::string::npos);
+}
