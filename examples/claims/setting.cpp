@@ -109,6 +109,16 @@ void pretrain(nn::Gpt2& model, const data::Text& text, const Arguments& argument
   nn::save_safetensors(file, model.state());
 }
 
+void each_pretrained(const Arguments& arguments, const data::Text& text, StepCounter& counter,
+                     const std::function<void(nn::Gpt2& model, std::uint64_t seed)>& then) {
+  for (std::uint64_t seed = 1; seed <= static_cast<std::uint64_t>(arguments.seeds); ++seed) {
+    manual_seed(seed);
+    nn::Gpt2 model(small_gpt(arguments));
+    pretrain(model, text, arguments, seed, counter.of("seed " + std::to_string(seed) + ", pretraining"));
+    then(model, seed);
+  }
+}
+
 LoraOptions lora(std::int64_t rank) {
   return {.targets = {"transformer.h.*"}, .rank = rank, .alpha = 2 * static_cast<double>(rank)};
 }
@@ -123,6 +133,33 @@ Losses fine_tune(nn::Gpt2& model, const Method& method, const Corpora& texts, co
   }
   train(model, method, texts.domain.train, texts.general.train, arguments.steps, seed, fisher, report);
   return measure(model, texts);
+}
+
+Comparison compare_methods(const Arguments& arguments, const Corpora& texts, const std::vector<Method>& methods) {
+  Comparison out;
+  for (const Method& method : methods) out.outcomes.push_back({method, {}, {}});
+  const auto runs = static_cast<double>(methods.size());
+  StepCounter counter(arguments.seeds * (arguments.pretrain + runs * arguments.steps));
+  each_pretrained(arguments, texts.general, counter, [&](nn::Gpt2& model, std::uint64_t seed) {
+    const nn::State pretrained = model.state();
+    const Losses before = measure(model, texts);
+    out.general.push_back(before.general);
+    out.domain.push_back(before.domain);
+    nn::State fisher;
+    for (Outcome& o : out.outcomes) {
+      model.load(pretrained);
+      if (o.method.ewc > 0 && fisher.empty()) {
+        model.unfreeze();
+        Generator generator = Generator(seed).fork("fisher");
+        fisher = sampled_fisher(model, texts.general.train, arguments.quick ? 10 : 150, generator);
+      }
+      const Losses after = fine_tune(model, o.method, texts, arguments, seed, fisher,
+                                     counter.of("seed " + std::to_string(seed) + ", " + o.method.name));
+      o.learned.push_back(before.domain - after.domain);
+      o.forgotten.push_back(after.general - before.general);
+    }
+  });
+  return out;
 }
 
 std::function<void()> StepCounter::of(std::string what) {

@@ -27,11 +27,28 @@ Corpora read_texts(const Arguments& arguments, const std::string& general, const
 void pretrain(stet::nn::Gpt2& model, const stet::data::Text& text, const Arguments& arguments, std::uint64_t seed,
               const std::function<void()>& report);
 
+class StepCounter;
+/// For seeds 1 to N: makes and pretrains a model, and hands it over.
+void each_pretrained(const Arguments& arguments, const stet::data::Text& text, StepCounter& counter,
+                     const std::function<void(stet::nn::Gpt2& model, std::uint64_t seed)>& then);
+
 /// LoRA on every linear layer of the blocks, alpha twice the rank.
 stet::continual::LoraOptions lora(std::int64_t rank);
 /// Fine-tunes a pretrained model under a method, with its adapter if it has one; measures it before the adapter goes.
 Losses fine_tune(stet::nn::Gpt2& model, const Method& method, const Corpora& texts, const Arguments& arguments,
                  std::uint64_t seed, const stet::nn::State& fisher, const std::function<void()>& report);
+
+/// What a method learned of the domain (fall of its loss) and forgot (rise of the general loss), of each seed.
+struct Outcome {
+  Method method;
+  std::vector<double> learned, forgotten;
+};
+struct Comparison {
+  std::vector<double> general, domain;  ///< losses before, of each seed
+  std::vector<Outcome> outcomes;
+};
+/// Pretrains, then fine-tunes once for each method from the same model.
+Comparison compare_methods(const Arguments& arguments, const Corpora& texts, const std::vector<Method>& methods);
 
 /// Counts the steps of a whole program on the progress line.
 class StepCounter {
