@@ -57,6 +57,9 @@ mutation continual/importance.cpp 'seeds.push_back(weight * (hit - p))' 'seeds.p
 mutation continual/importance.cpp '1.0 / static_cast<double>(chosen.size())' '1.0 / static_cast<double>(chosen.size() - 1)' fisher_test
 mutation continual/memory.cpp '0, seen_ + 1)' '0, 2 * seen_ + 1)' replay_test
 mutation continual/metrics.cpp 'total += best - r.back()[j]' 'total += r[j][j] - r.back()[j]' metrics_test
+mutation continual/diagnostics.cpp 'return wide - mean(wide, {0}, true);' 'return wide;' diagnostics_test
+mutation continual/diagnostics.cpp 'product / std::sqrt(left * right)' 'product / std::max(left, right)' diagnostics_test
+mutation continual/diagnostics.cpp 'static_cast<double>(keys - rows)' '0.0' diagnostics_test
 # Resuming.
 mutation continual/learner.cpp 'standing_.position, loader.state()' '0, loader.state()' resume_test
 mutation continual/learner.cpp 'if (midway) put(' 'if (midway && tasks < 0) put(' resume_test
