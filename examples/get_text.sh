@@ -25,11 +25,11 @@ unpack() {  # PACKAGE...: their files, under $work
     (cd "$work" && apt-get -qq download "$package" && dpkg -x "$package"_*.deb .)
   done
 }
-pages() {  # FOLDER: its HTML pages as text, a blank line between them
+pages() {  # FOLDER: its HTML pages as text, a blank line between them; of tables the cells alone, not what frames them
   find "$1" -name '*.html' | sort | while read -r page; do
     w3m -dump -cols 120 -T text/html "$page"
     echo
-  done
+  done | LC_ALL=C.UTF-8 sed -e '/[─━]/d' -e 's/ *│ */  /g'
 }
 manual() {  # LANGUAGE: its manual pages as text, a blank line between them; links to other pages are left out
   find "$work/usr/share/man/$1" -type f -name '*.gz' | sort | while read -r page; do
