@@ -27,17 +27,20 @@ void conclude(const Comparison& c) {
     left.push_back(100 * plain.forgotten[i] / unknown);
   }
   std::printf(
-      "Japanese %s French: its loss rises by %s nats a byte, %s %% of the way to ln 256, the loss of a model that "
-      "knows nothing.\n",
-      clearly_positive(plain.forgotten) ? "overwrites" : "does not clearly overwrite", cell(plain.forgotten).c_str(),
+      "Learning Japanese %s French: the loss rises by %s nats a byte, %s %% of the way to ln 256, a model that knows "
+      "nothing.\n",
+      clearly_positive(plain.forgotten) ? "costs" : "does not clearly cost", cell(plain.forgotten).c_str(),
       cell(left, 0, false).c_str());
   for (std::size_t i = 1; i < c.outcomes.size(); ++i) {
     const Outcome& o = c.outcomes[i];
     const bool keeps = clearly_positive(minus(plain.forgotten, o.forgotten));
-    std::printf("%s: %s of the forgetting for %.0f %% of the gain%s.\n", o.method.name.c_str(),
-                (number(100 * mean_of(o.forgotten) / mean_of(plain.forgotten), 0, false) + " %").c_str(),
+    std::printf("%s: %.0f %% of the forgetting for %.0f %% of the gain%s.\n", o.method.name.c_str(),
+                100 * mean_of(o.forgotten) / mean_of(plain.forgotten),
                 100 * mean_of(o.learned) / mean_of(plain.learned),
                 keeps ? "" : ", which is not clearly less than plain fine-tuning forgets");
+    for (const Outcome& other : c.outcomes)
+      if (mean_of(other.learned) >= mean_of(o.learned) && clearly_positive(minus(o.forgotten, other.forgotten)))
+        std::printf("  At no less gain, '%s' forgets clearly less.\n", other.method.name.c_str());
   }
 }
 
