@@ -62,13 +62,15 @@ void note(Measure& entropy, Measure& distance, std::vector<std::vector<double>> 
   (distance.*when).push_back(heads.distance);
 }
 
+/// Of the first seed alone: a head of one model has nothing to do with the head of that number in another.
 void print_heads(const Measure& entropy, const Measure& distance, std::size_t heads, std::size_t layers) {
-  Table table({"layer.head", "entropy before", "after technical", "after general", "distance before", "after technical",
-               "after general"});
+  Table table(
+      {"seed 1, layer.head", "entropy before", "technical", "general", "distance before", "technical", "general"});
   for (std::size_t h = 0; h < heads * layers; ++h)
-    table.add({std::to_string(h / heads) + "." + std::to_string(h % heads), cell(entropy.start(h), 2, false),
-               cell(entropy.change(h, true), 2), cell(entropy.change(h, false), 2), cell(distance.start(h), 1, false),
-               cell(distance.change(h, true), 1), cell(distance.change(h, false), 1)});
+    table.add({std::to_string(h / heads) + "." + std::to_string(h % heads), number(entropy.start(h)[0], 2, false),
+               number(entropy.change(h, true)[0], 2), number(entropy.change(h, false)[0], 2),
+               number(distance.start(h)[0], 1, false), number(distance.change(h, true)[0], 1),
+               number(distance.change(h, false)[0], 1)});
   table.print();
 }
 
