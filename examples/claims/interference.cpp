@@ -13,7 +13,7 @@ using namespace stet::continual;
 
 namespace {
 
-constexpr std::int64_t kGradientWindows = 96;
+std::int64_t gradient_windows(const Arguments& arguments) { return arguments.quick ? 8 : 96; }
 
 std::vector<int> stops(int steps) {
   std::vector<int> out;
@@ -49,10 +49,10 @@ std::vector<Tensor> gradient(nn::Gpt2& model, const Tensor& windows) {
 /// Measures a model at some steps of its training.
 class Watch {
  public:
-  Watch(nn::Gpt2& model, const Corpora& texts, std::vector<int> at)
+  Watch(nn::Gpt2& model, const Corpora& texts, std::vector<int> at, std::int64_t windows)
       : model_(model), texts_(texts), at_(std::move(at)), parts_(parts(model.config().n_layer)) {
-    old_ = data::even_byte_windows(texts.general.train, kGradientWindows, kLength);
-    new_ = data::even_byte_windows(texts.domain.train, kGradientWindows, kLength);
+    old_ = data::even_byte_windows(texts.general.train, windows, kLength);
+    new_ = data::even_byte_windows(texts.domain.train, windows, kLength);
     look();
   }
   void stepped() {
@@ -179,7 +179,7 @@ void compare(const Arguments& arguments) {
   Seeds seeds;
   StepCounter counter(static_cast<double>(arguments.seeds) * (arguments.pretrain + arguments.steps));
   each_pretrained(arguments, texts.general, counter, [&](nn::Gpt2& model, std::uint64_t seed) {
-    Watch watch(model, texts, at);
+    Watch watch(model, texts, at, gradient_windows(arguments));
     const auto count = counter.of("seed " + std::to_string(seed) + ", fine-tuning");
     fine_tune(model, {.name = "full", .strength = ""}, texts, arguments, seed, {}, [&] {
       count();
@@ -193,7 +193,7 @@ void compare(const Arguments& arguments) {
       "interval.\n"
       "g · change: the general gradient at the start times the change of the weights until the end, the rise to first "
       "order.\n\n",
-      general.c_str(), domain.c_str(), arguments.seeds, static_cast<long long>(kGradientWindows));
+      general.c_str(), domain.c_str(), arguments.seeds, static_cast<long long>(gradient_windows(arguments)));
   print_stops(seeds, at);
   print_parts(seeds, parts(small_gpt(arguments).n_layer), at.size() - 1);
   conclude(seeds, at);
