@@ -117,9 +117,9 @@ void drop_tied_output(Weights& weights, const std::string& embedding) {
 }
 
 /// Makes the model and fills it. Its own buffers, the state of dropout's draws, are in no released file.
-template <class Model, class Settings>
-std::unique_ptr<Model> filled(Weights& weights, const Settings& config, bool turn = false) {
-  auto model = std::make_unique<Model>(config);
+template <class Model, bool turn = false, class... Settings>
+std::unique_ptr<Model> filled(Weights& weights, const Settings&... settings) {
+  auto model = std::make_unique<Model>(settings...);
   State state = turn ? Gpt2::transposed(weights.state) : std::move(weights.state);
   for (const Buffer* b : model->buffers()) state.emplace(b->path(), b->value());
   try {
@@ -144,7 +144,7 @@ std::unique_ptr<Gpt2> make_gpt2(Weights& weights, const Gpt2Config& c) {
   for (const auto& [name, value] : weights.state)
     if (name.ends_with(".weight") && value.rank() != 2 && name.find(".c_") != std::string::npos)
       weights.refuse(quoted(name), " is ", value.shape(), ", expected a matrix");
-  return filled<Gpt2>(weights, c, true);
+  return filled<Gpt2, true>(weights, c);
 }
 
 std::unique_ptr<Llama> make_llama(Weights& weights, const LlamaConfig& c) {
@@ -162,28 +162,40 @@ std::unique_ptr<Llama> make_llama(Weights& weights, const LlamaConfig& c) {
 }
 
 /// Names of the first releases say gamma and beta for a norm's weight and bias.
-std::string bert_name(std::string name) {
-  if (name.starts_with("bert.")) name.erase(0, 5);
+std::string present_name(std::string name) {
   if (name.ends_with("LayerNorm.gamma")) name.replace(name.size() - 5, 5, "weight");
   if (name.ends_with("LayerNorm.beta")) name.replace(name.size() - 4, 4, "bias");
   return name;
 }
 
-std::unique_ptr<Bert> make_bert(Weights& weights, const BertConfig& c, std::vector<std::string>& left_out) {
+void expect_bert(const Weights& weights, const BertConfig& c, const std::string& start) {
+  weights.expect(start + "embeddings.word_embeddings.weight", {c.vocab_size, c.hidden_size});
+  weights.expect(start + "embeddings.position_embeddings.weight", {c.max_position_embeddings, c.hidden_size});
+  weights.expect(start + "embeddings.token_type_embeddings.weight", {c.type_vocab_size, c.hidden_size});
+  weights.expect(start + "encoder.layer.0.intermediate.dense.weight", {c.intermediate_size, c.hidden_size});
+  weights.expect_layers(c.num_hidden_layers);
+}
+
+std::unique_ptr<Bert> make_bert(Weights& weights, BertConfig c, std::vector<std::string>& left_out) {
   rename_all(weights, [&](const std::string& name) -> std::string {
     for (const char* head : {"cls.", "classifier.", "qa_outputs."})
       if (name.starts_with(head)) {
         left_out.push_back(name);
         return "";
       }
-    return bert_name(name);
+    return present_name(name.starts_with("bert.") ? name.substr(5) : name);
   });
-  weights.expect("embeddings.word_embeddings.weight", {c.vocab_size, c.hidden_size});
-  weights.expect("embeddings.position_embeddings.weight", {c.max_position_embeddings, c.hidden_size});
-  weights.expect("embeddings.token_type_embeddings.weight", {c.type_vocab_size, c.hidden_size});
-  weights.expect("encoder.layer.0.intermediate.dense.weight", {c.intermediate_size, c.hidden_size});
-  weights.expect_layers(c.num_hidden_layers);
+  expect_bert(weights, c, "");
+  c.pooler = starts_any(weights.state, "pooler.");
   return filled<Bert>(weights, c);
+}
+
+std::unique_ptr<BertClassifier> make_bert_classifier(Weights& weights, const BertConfig& c,
+                                                     const BertClassifierOptions& options) {
+  rename_all(weights, present_name);
+  expect_bert(weights, c, "bert.");
+  weights.expect("classifier.weight", {options.num_labels, c.hidden_size});
+  return filled<BertClassifier>(weights, c, options);
 }
 
 }  // namespace
@@ -198,7 +210,9 @@ Pretrained load_pretrained(const fs::path& folder) {
   Pretrained out{.model_type = config.model_type, .model = {}, .end_tokens = config.end_tokens};
   if (const auto* gpt2 = std::get_if<Gpt2Config>(&config.model)) out.model = make_gpt2(weights, *gpt2);
   else if (const auto* llama = std::get_if<LlamaConfig>(&config.model)) out.model = make_llama(weights, *llama);
-  else out.model = make_bert(weights, std::get<BertConfig>(config.model), out.left_out);
+  else if (const BertConfig& bert = std::get<BertConfig>(config.model); config.classifier)
+    out.model = make_bert_classifier(weights, bert, *config.classifier);
+  else out.model = make_bert(weights, bert, out.left_out);
   return out;
 }
 

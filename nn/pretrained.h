@@ -16,7 +16,8 @@ namespace stet::nn {
 
 struct Pretrained {
   std::string model_type;  ///< as config.json names it: gpt2, llama, mistral, qwen2 (both a Llama) or bert
-  std::variant<std::unique_ptr<Gpt2>, std::unique_ptr<Llama>, std::unique_ptr<Bert>> model;
+  std::variant<std::unique_ptr<Gpt2>, std::unique_ptr<Llama>, std::unique_ptr<Bert>, std::unique_ptr<BertClassifier>>
+      model;
   std::vector<std::int64_t> end_tokens = {};  ///< eos_token_id, where a text ends
   std::vector<std::string> left_out = {};     ///< tensors of heads that the model has not (BERT's "cls.…")
 
@@ -27,7 +28,9 @@ struct Pretrained {
 /// A field of config.json that would change the result and is not supported is an Error naming file and key, and so
 /// is a field that is not known. Weights are checked against the configuration before the model is made: missing,
 /// unexpected and mismatched names are an Error naming the file. GPT-2's attention masks, BERT's position_ids and
-/// Llama's inv_freq are constants and passed over. A tied output that differs from the embedding is an Error.
+/// Llama's inv_freq are constants and passed over. A tied output that differs from the embedding is an Error. A BERT
+/// whose `architectures` say BertForSequenceClassification is a BertClassifier; any other BERT is a Bert, without a
+/// pooler where the file has none.
 Pretrained load_pretrained(const std::filesystem::path& folder);
 
 /// llama2.c's legacy export (stories15M.bin, stories260K.bin): seven i32 and f32 weights. Rows of q and k are put in
@@ -38,6 +41,9 @@ std::unique_ptr<Llama> load_llama2c(const std::filesystem::path& file);
 /// or not at all, the weights first. The folder is made where it is missing.
 void save_pretrained(const Gpt2& model, const std::filesystem::path& folder);
 void save_pretrained(const Llama& model, const std::filesystem::path& folder);
+/// transformers reads a Bert without a pooler as BertModel with add_pooling_layer=False.
 void save_pretrained(const Bert& model, const std::filesystem::path& folder);
+/// An Error where two labels have one name.
+void save_pretrained(const BertClassifier& model, const std::filesystem::path& folder);
 
 }  // namespace stet::nn

@@ -1,8 +1,7 @@
 // Reading config.json. A field that is passed over in silence could change every result, so each one is accounted for.
 #include <stet/nn/pretrained_config.h>
 
-#include <algorithm>
-#include <cmath>
+#include <charconv>
 #include <set>
 
 #include <stet/tensor/json_file.h>
@@ -124,6 +123,55 @@ class Fields {
   JsonFile::Value object_;
   std::set<std::string_view> taken_;
 };
+
+/// id2label {"0": "a", "1": "b"}: a name for each of 0 .. n - 1.
+std::vector<std::string> labels_of(const JsonFile::Value& object) {
+  std::vector<std::optional<std::string>> found(object.count());
+  object.for_each_member([&](std::string_view key, const JsonFile::Value& label) {
+    std::size_t id = found.size();
+    const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
+    if (error != std::errc() || end != key.data() + key.size() || id >= found.size() || found[id])
+      label.refuse("found ", quoted(key), ", expected the numbers 0 to ", std::ssize(found) - 1, ", each once");
+    found[id] = std::string(label.text());
+  });
+  std::vector<std::string> out;
+  for (auto& label : found) out.push_back(*std::move(label));  // n different numbers below n are all of them
+  return out;
+}
+
+std::optional<ProblemType> problem_type(Fields& f) {
+  const auto value = f.take("problem_type");
+  if (!value) return {};
+  if (value->text() == "single_label_classification") return ProblemType::single_label;
+  if (value->text() == "multi_label_classification") return ProblemType::multi_label;
+  if (value->text() == "regression") return ProblemType::regression;
+  value->refuse("found ", quoted(value->text()),
+                ", expected single_label_classification, multi_label_classification or regression");
+}
+
+/// Nothing where the folder is no BertForSequenceClassification: then these fields say nothing about the model.
+std::optional<BertClassifierOptions> classifier(Fields& f) {
+  bool wanted = false;
+  if (const auto names = f.take("architectures"))
+    names->for_each_item([&](const JsonFile::Value& v) { wanted |= v.text() == "BertForSequenceClassification"; });
+  const std::int64_t count = f.size_or("num_labels", 2);
+  if (!wanted) return {};
+  BertClassifierOptions out{.num_labels = count, .problem_type = problem_type(f)};
+  if (f.take("classifier_dropout")) out.classifier_dropout = f.probability("classifier_dropout", 0);
+  if (const auto ids = f.take("id2label")) {
+    out.labels = labels_of(*ids);
+    if (out.labels.empty()) ids->refuse("found no labels, expected one at least");
+    if (f.take("num_labels") && std::ssize(out.labels) != count)
+      ids->refuse("found ", out.labels.size(), " labels, expected num_labels ", count);
+    out.num_labels = std::ssize(out.labels);
+  }
+  if (const auto names = f.take("label2id"); names && !out.labels.empty())
+    names->for_each_member([&](std::string_view label, const JsonFile::Value& id) {
+      if (out.labels[static_cast<std::size_t>(id.integer(0, out.num_labels - 1))] != label)
+        id.refuse("found ", quoted(label), ", expected the name that id2label has for this number");
+    });
+  return out;
+}
 
 /// What no family may have, and what all may.
 void common(Fields& f, Config& config) {
@@ -275,8 +323,10 @@ Config read_config(const std::filesystem::path& path) {
   const std::string& name = config.model_type;
   if (name == "gpt2") config.model = gpt2(fields);
   else if (name == "llama" || name == "mistral" || name == "qwen2") config.model = llama(fields, config);
-  else if (name == "bert") config.model = bert(fields);
-  else type.refuse("found ", quoted(name), ", expected gpt2, llama, mistral, qwen2 or bert");
+  else if (name == "bert") {
+    config.model = bert(fields);
+    config.classifier = classifier(fields);
+  } else type.refuse("found ", quoted(name), ", expected gpt2, llama, mistral, qwen2 or bert");
   fields.finish();
   return config;
 }

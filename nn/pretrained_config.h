@@ -13,6 +13,7 @@ struct Config {
   std::string model_type;
   std::variant<Gpt2Config, LlamaConfig, BertConfig> model;
   std::vector<std::int64_t> end_tokens;
+  std::optional<BertClassifierOptions> classifier = {};  ///< of a BertForSequenceClassification
 };
 
 /// Every field is read, checked, or on the list of those that change no result; anything else is an Error naming
@@ -23,5 +24,6 @@ Config read_config(const std::filesystem::path& file);
 std::string config_text(const Gpt2Config& config);
 std::string config_text(const LlamaConfig& config);
 std::string config_text(const BertConfig& config);
+std::string config_text(const BertConfig& config, const BertClassifierOptions& options);
 
 }  // namespace stet::nn::pretrained

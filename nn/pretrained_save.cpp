@@ -4,6 +4,7 @@
 #include <stet/nn/pretrained_config.h>
 #include <stet/nn/safetensors.h>
 #include <stet/tensor/error.h>
+#include <stet/tensor/json_file.h>
 
 namespace stet::nn {
 namespace pretrained {
@@ -71,8 +72,10 @@ std::string config_text(const LlamaConfig& c) {
   return text_of(out);
 }
 
-std::string config_text(const BertConfig& c) {
-  json out = head("bert", "BertModel");
+namespace {
+
+json bert_config(const BertConfig& c, const char* architecture) {
+  json out = head("bert", architecture);
   out.update({{"vocab_size", c.vocab_size},
               {"hidden_size", c.hidden_size},
               {"num_hidden_layers", c.num_hidden_layers},
@@ -85,6 +88,35 @@ std::string config_text(const BertConfig& c) {
               {"attention_probs_dropout_prob", c.attention_probs_dropout_prob},
               {"layer_norm_eps", c.layer_norm_eps},
               {"initializer_range", c.initializer_range}});
+  return out;
+}
+
+const char* name_of(ProblemType type) {
+  switch (type) {
+    case ProblemType::single_label: return "single_label_classification";
+    case ProblemType::multi_label: return "multi_label_classification";
+    case ProblemType::regression: break;
+  }
+  return "regression";
+}
+
+}  // namespace
+
+std::string config_text(const BertConfig& c) { return text_of(bert_config(c, "BertModel")); }
+
+/// transformers counts the labels of id2label, so they are named even where they have no names.
+std::string config_text(const BertConfig& c, const BertClassifierOptions& o) {
+  json out = bert_config(c, "BertForSequenceClassification"), ids = json::object(), names = json::object();
+  for (std::int64_t i = 0; i < o.num_labels; ++i) {
+    const std::string number = std::to_string(i);
+    const std::string label = o.labels.empty() ? "LABEL_" + number : o.labels[static_cast<std::size_t>(i)];
+    check(!names.contains(label), kSave, "found two labels ", quoted(label), ", expected different ones");
+    ids[number] = label;
+    names[label] = i;
+  }
+  out.update({{"id2label", ids}, {"label2id", names}});
+  if (o.classifier_dropout) out["classifier_dropout"] = *o.classifier_dropout;
+  if (o.problem_type) out["problem_type"] = name_of(*o.problem_type);
   return text_of(out);
 }
 
@@ -93,8 +125,8 @@ std::string config_text(const BertConfig& c) {
 namespace {
 
 /// The parameters alone: buffers are the state of dropout's draws, which no other reader knows.
-template <class Model> void save_folder(const Model& model, const std::filesystem::path& folder, bool turn) {
-  const std::string config = pretrained::config_text(model.config());
+void save_folder(const Module& model, const std::string& config, const std::filesystem::path& folder,
+                 bool turn = false) {
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   check(!error, pretrained::kSave, folder.string(), ": making the folder: ", error.message());
@@ -107,8 +139,17 @@ template <class Model> void save_folder(const Model& model, const std::filesyste
 
 }  // namespace
 
-void save_pretrained(const Gpt2& model, const std::filesystem::path& folder) { save_folder(model, folder, true); }
-void save_pretrained(const Llama& model, const std::filesystem::path& folder) { save_folder(model, folder, false); }
-void save_pretrained(const Bert& model, const std::filesystem::path& folder) { save_folder(model, folder, false); }
+void save_pretrained(const Gpt2& model, const std::filesystem::path& folder) {
+  save_folder(model, pretrained::config_text(model.config()), folder, true);
+}
+void save_pretrained(const Llama& model, const std::filesystem::path& folder) {
+  save_folder(model, pretrained::config_text(model.config()), folder);
+}
+void save_pretrained(const Bert& model, const std::filesystem::path& folder) {
+  save_folder(model, pretrained::config_text(model.config()), folder);
+}
+void save_pretrained(const BertClassifier& model, const std::filesystem::path& folder) {
+  save_folder(model, pretrained::config_text(model.bert.config(), model.options()), folder);
+}
 
 }  // namespace stet::nn

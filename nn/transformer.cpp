@@ -79,12 +79,14 @@ TransformerStack::TransformerStack(Module* parent, std::string name, std::int64_
     blocks_.push_back(std::make_unique<TransformerBlock>(this, std::to_string(i), options));
 }
 
-Tensor TransformerStack::operator()(const Tensor& x, const AttentionContext& context) {
+Tensor TransformerStack::run(const Tensor& x, const AttentionContext& context, std::size_t first, std::size_t last) {
+  check(first <= last && last <= size(), "TransformerStack", "blocks ", first, " to ", last, ": expected a part of ",
+        size());
   check(!context.hidden_states || !grad_enabled(), "TransformerStack", "'", path(),
         "': hidden states are kept inside NoGrad alone");
   Tensor h = x;
   if (context.hidden_states) context.hidden_states->push_back(h);
-  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+  for (std::size_t i = first; i < last; ++i) {
     TransformerBlock& block = *blocks_[i];
     if (!recompute || !grad_enabled()) h = block(h, context, i);
     else

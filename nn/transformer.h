@@ -77,7 +77,10 @@ class TransformerBlock : public Module {
 class TransformerStack : public Module {
  public:
   TransformerStack(Module* parent, std::string name, std::int64_t count, const TransformerOptions& options);
-  Tensor operator()(const Tensor& x, const AttentionContext& context = {});
+  Tensor operator()(const Tensor& x, const AttentionContext& context = {}) { return run(x, context, 0, size()); }
+  /// The blocks first .. last - 1 alone.
+  Tensor run(const Tensor& x, const AttentionContext& context, std::size_t first, std::size_t last);
+  std::size_t size() const { return blocks_.size(); }
   /// Keeps each block's input alone and computes its activations again in backward (checkpoint.h).
   bool recompute = false;
 

@@ -13,6 +13,7 @@ struct BertConfig {
   MlpKind hidden_act = MlpKind::gelu;
   double hidden_dropout_prob = 0.1, attention_probs_dropout_prob = 0.1, layer_norm_eps = 1e-12,
          initializer_range = 0.02;
+  bool pooler = true;  ///< no field of config.json: whether the weights have one
 };
 
 struct BertInput {
@@ -22,8 +23,13 @@ struct BertInput {
 
 struct BertOutput {
   Tensor hidden;  ///< (batch, T, hidden_size)
-  Tensor pooled;  ///< (batch, hidden_size): tanh of a linear layer on the first token
+  Tensor pooled;  ///< (batch, hidden_size): tanh of a linear layer on the first token; undefined without a pooler
 };
+
+/// Mean over the tokens of each sequence, how sentence encoders such as MiniLM make one vector of a text:
+/// hidden (batch, T, width), padding (batch, T) bool, true where there is a token -> (batch, width). A sequence without
+/// a token is 0. (Reimers & Gurevych 2019)
+Tensor mean_pooling(const Tensor& hidden, const Tensor& padding);
 
 /// BertModel. Parameters carry its names.
 class Bert : public Module {
@@ -33,6 +39,10 @@ class Bert : public Module {
 
   /// tokens (batch, T) i64.
   BertOutput operator()(const Tensor& tokens, const BertInput& input = {});
+  /// What the first block gets: tokens (batch, T) i64 -> (batch, T, hidden_size).
+  Tensor embed(const Tensor& tokens, const BertInput& input = {});
+  /// The modules that embed() and `layers->run(x, context, 0, blocks)` use, for a continual::FeatureCache.
+  std::vector<Module*> prefix(std::size_t blocks) const;
   const BertConfig& config() const { return config_; }
 
  private:
@@ -51,14 +61,31 @@ class Bert : public Module {
   Positions index_;
 };
 
+/// Which loss the logits are meant for: cross_entropy, bce_with_logits or mse.
+enum class ProblemType { single_label, multi_label, regression };
+
+/// Fields of Hugging Face's configuration that concern the classifier alone.
+struct BertClassifierOptions {
+  std::int64_t num_labels = 2;
+  std::vector<std::string> labels = {};           ///< id2label; empty: LABEL_0, LABEL_1, ...
+  std::optional<double> classifier_dropout = {};  ///< of the pooled output; none: hidden_dropout_prob
+  std::optional<ProblemType> problem_type = {};   ///< kept for config.json: the forward pass is the same
+};
+
 /// BertForSequenceClassification: classes from the pooled output.
 class BertClassifier : public Module {
  public:
-  BertClassifier(BertConfig config, std::int64_t num_labels);
+  /// An Error without a pooler, or where there are labels and not `num_labels` of them.
+  BertClassifier(BertConfig config, BertClassifierOptions options);
 
   /// tokens (batch, T) i64 -> logits (batch, num_labels).
   Tensor operator()(const Tensor& tokens, const BertInput& input = {});
+  const BertClassifierOptions& options() const { return options_; }
 
+ private:
+  BertClassifierOptions options_;
+
+ public:
   Bert bert;
 
  private:

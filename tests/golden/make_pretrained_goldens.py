@@ -7,7 +7,7 @@
     python3 tests/golden/make_pretrained_goldens.py --minilm DIR     # hidden states of all-MiniLM-L6-v2
 
 Each folder has config.json, its weights, and expected.safetensors: "tokens" and "out" (logits, BERT: hidden states),
-and for BERT "padding" and "pooled".
+and for BERT "padding" and, where there is a pooler, "pooled". A classifier's "out" is its logits.
 """
 
 import json
@@ -35,9 +35,12 @@ GPT2 = dict(vocab_size=19, n_positions=9, n_embd=8, n_layer=2, n_head=2, bos_tok
 def run(model):
     with torch.no_grad():
         if model.config.model_type == "bert":
-            bert = model if isinstance(model, transformers.BertModel) else model.bert
-            out = bert(input_ids=TOKENS, attention_mask=PADDING.long())
-            return {"out": out.last_hidden_state, "padding": PADDING, "pooled": out.pooler_output}
+            inputs = {"input_ids": TOKENS, "attention_mask": PADDING.long()}
+            if isinstance(model, transformers.BertForSequenceClassification):
+                return {"out": model(**inputs).logits, "padding": PADDING}
+            out = (model if isinstance(model, transformers.BertModel) else model.bert)(**inputs)
+            pooled = {} if out.pooler_output is None else {"pooled": out.pooler_output}
+            return {"out": out.last_hidden_state, "padding": PADDING} | pooled
         return {"out": model(input_ids=TOKENS).logits}
 
 
@@ -94,14 +97,24 @@ def main():
     write("bert", t.BertModel(t.BertConfig(**BERT)))
     write("bert_old", t.BertForPreTraining(t.BertConfig(**BERT, hidden_act="gelu_new")), rename=old_bert,
           extra={"bert.embeddings.position_ids": torch.arange(9)[None]})
+    write("bert_no_pooler", t.BertForMaskedLM(t.BertConfig(**BERT)))
+    write("bert_classifier", t.BertForSequenceClassification(t.BertConfig(
+        **BERT, id2label={0: "red", 1: "green", 2: "blue"}, label2id={"red": 0, "green": 1, "blue": 2},
+        problem_type="single_label_classification", classifier_dropout=0.25)))
+    write("bert_classifier_plain", t.BertForSequenceClassification(t.BertConfig(**BERT)))
 
 
 def compare(folder):
     for path in sorted(pathlib.Path(folder).iterdir()):
         expected = load_file(HERE / path.name / "expected.safetensors")
         kind = json.loads((path / "config.json").read_text())["architectures"][0]
-        model, info = getattr(transformers, kind).from_pretrained(path, output_loading_info=True)
+        without = {"add_pooling_layer": False} if path.name == "bert_no_pooler" else {}
+        model, info = getattr(transformers, kind).from_pretrained(path, output_loading_info=True, **without)
         names = {k: v for k, v in info.items() if v}
+        if path.name == "bert_classifier":
+            theirs = transformers.AutoConfig.from_pretrained(HERE / path.name)
+            for field in ("id2label", "label2id", "problem_type", "classifier_dropout"):
+                assert getattr(model.config, field) == getattr(theirs, field), field
         error = max((v.double() - expected[k].double()).abs().max().item() for k, v in run(model.eval()).items())
         print(path.name, kind, "largest error", error, names or "all names found")
         assert error <= 1e-5 and not names

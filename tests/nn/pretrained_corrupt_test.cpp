@@ -100,15 +100,36 @@ const Field kFields[] = {{"llama", "rope_scaling", R"({"rope_type":"llama3"})"},
                          {"gpt2", "n_head", "3"},
                          {"bert", "position_embedding_type", "\"relative_key\""},
                          {"bert", "hidden_act", "\"silu\""},
-                         {"bert", "num_attention_heads", "3"}};
+                         {"bert", "num_attention_heads", "3"},
+                         {"bert_classifier", "num_labels", "2"},
+                         {"bert_classifier_plain", "id2label", R"({"0": "a", "1": "b"}, "label2id": {"a": 1, "b": 0})"},
+                         {"bert_classifier", "problem_type", "\"ranking\""},
+                         {"bert_classifier", "classifier_dropout", "1"},
+                         {"bert_classifier", "classifier_dropout", "\"x\""},
+                         {"bert_classifier", "num_labels", "0"},
+                         {"bert_classifier_plain", "id2label", "{}"},
+                         {"bert_classifier_plain", "id2label", "2"},
+                         {"bert_classifier_plain", "id2label", R"({"0": "a" , "2": "b"})"},
+                         {"bert_classifier_plain", "id2label", R"({"x": "a"})"},
+                         {"bert_classifier_plain", "id2label", R"({"0x": "a"})"},
+                         {"bert_classifier_plain", "id2label", R"({"-1": "a"})"},
+                         {"bert_classifier_plain", "id2label", R"({"0": 7})"}};
 
 /// Sizes that the weights do not have.
-const Field kSizes[] = {{"llama", "vocab_size", "20"},        {"llama", "intermediate_size", "16777216"},
-                        {"llama", "num_hidden_layers", "1"},  {"llama", "num_hidden_layers", "16777216"},
-                        {"llama", "num_hidden_layers", "3"},  {"llama", "head_dim", "16"},
-                        {"gpt2", "n_positions", "10"},        {"gpt2", "n_inner", "8"},
-                        {"bert", "type_vocab_size", "3"},     {"bert", "max_position_embeddings", "16777216"},
-                        {"bert", "intermediate_size", "13"},  {"llama", "attention_bias", "true"},
+const Field kSizes[] = {{"llama", "vocab_size", "20"},
+                        {"llama", "intermediate_size", "16777216"},
+                        {"llama", "num_hidden_layers", "1"},
+                        {"llama", "num_hidden_layers", "16777216"},
+                        {"llama", "num_hidden_layers", "3"},
+                        {"llama", "head_dim", "16"},
+                        {"gpt2", "n_positions", "10"},
+                        {"gpt2", "n_inner", "8"},
+                        {"bert", "type_vocab_size", "3"},
+                        {"bert", "max_position_embeddings", "16777216"},
+                        {"bert", "intermediate_size", "13"},
+                        {"llama", "attention_bias", "true"},
+                        {"bert_classifier_plain", "num_labels", "3"},
+                        {"bert_classifier", "max_position_embeddings", "8"},
                         {"llama", "num_key_value_heads", "4"}};
 
 }  // namespace
@@ -182,6 +203,16 @@ TEST_CASE("Weights that do not fit the model are refused by name") {
     refuse(kind, folder, "model.safetensors", part);
   };
   const DefaultDevice cpu(Device::cpu());
+  change("weights: no classifier", "bert_classifier", "classifier.weight",
+         [](auto& s) { s.erase("classifier.weight"); });
+  change("weights: a classifier of other labels", "bert_classifier", "expected (3, 8) by config.json", [](auto& s) {
+    s["classifier.weight"] = ones({2, 8});
+  });
+  change("weights: a classifier without a pooler", "bert_classifier", "missing: bert.pooler.dense.bias", [](auto& s) {
+    s.erase("bert.pooler.dense.weight");
+    s.erase("bert.pooler.dense.bias");
+  });
+  change("weights: half a pooler", "bert", "missing: pooler.dense.bias", [](auto& s) { s.erase("pooler.dense.bias"); });
   change("weights: missing", "llama", "missing: model.norm.weight", [](auto& s) { s.erase("model.norm.weight"); });
   change("weights: unexpected", "llama", "unexpected: model.x", [](auto& s) { s["model.x"] = ones({1}); });
   change("weights: mismatched", "llama", "mismatched: model.norm.weight",

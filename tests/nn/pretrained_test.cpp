@@ -18,8 +18,9 @@ namespace fs = std::filesystem;
 namespace {
 
 const fs::path kGoldens = fs::path(STET_SOURCE_DIR) / "tests" / "golden" / "pretrained";
-constexpr const char* kFolders[] = {"gpt2",       "gpt2_bare", "llama", "llama_tied", "llama_shards", "llama_f16",
-                                    "llama_bf16", "mistral",   "qwen2", "bert",       "bert_old"};
+constexpr const char* kFolders[] = {
+    "gpt2",    "gpt2_bare", "llama", "llama_tied", "llama_shards",   "llama_f16",       "llama_bf16",
+    "mistral", "qwen2",     "bert",  "bert_old",   "bert_no_pooler", "bert_classifier", "bert_classifier_plain"};
 
 nn::State expected(const std::string& name) {
   nn::State state = nn::load_safetensors(kGoldens / name);
@@ -34,9 +35,12 @@ double error_of(const nn::Pretrained& model, const nn::State& golden) {
   const Tensor& tokens = golden.at("tokens");
   if (const auto* bert = std::get_if<std::unique_ptr<nn::Bert>>(&model.model)) {
     const nn::BertOutput out = (**bert)(tokens, {.padding = golden.at("padding")});
-    return std::max(test::golden_error(out.hidden, golden.at("out")),
-                    test::golden_error(out.pooled, golden.at("pooled")));
+    CHECK(out.pooled.defined() == golden.contains("pooled"));
+    const double error = test::golden_error(out.hidden, golden.at("out"));
+    return out.pooled.defined() ? std::max(error, test::golden_error(out.pooled, golden.at("pooled"))) : error;
   }
+  if (const auto* classifier = std::get_if<std::unique_ptr<nn::BertClassifier>>(&model.model))
+    return test::golden_error((**classifier)(tokens, {.padding = golden.at("padding")}), golden.at("out"));
   const auto* gpt2 = std::get_if<std::unique_ptr<nn::Gpt2>>(&model.model);
   const Tensor out = gpt2 ? (**gpt2)(tokens) : (*std::get<std::unique_ptr<nn::Llama>>(model.model))(tokens);
   return test::golden_error(out, golden.at("out"));
@@ -67,6 +71,7 @@ TEST_CASE("Released folders give transformers' results") {
   CHECK(nn::load_pretrained(kGoldens / "llama").end_tokens == std::vector<std::int64_t>{2});
   CHECK(nn::load_pretrained(kGoldens / "bert").left_out.empty());
   CHECK(nn::load_pretrained(kGoldens / "bert_old").left_out.size() == 7);
+  CHECK(nn::load_pretrained(kGoldens / "bert_no_pooler").left_out.size() == 5);
   std::cout << "pretrained: " << std::size(kFolders) << " folders, worst relative error " << worst << '\n';
 }
 
@@ -85,6 +90,68 @@ TEST_CASE("A saved folder gives the same parameters and results") {
     REQUIRE(a.size() == b.size());
     for (std::size_t i = 0; i < a.size(); ++i) CHECK(test::same_bits(a[i]->value(), b[i]->value()));
   }
+}
+
+TEST_CASE("What a classifier's labels are is kept, and its dropout is followed") {
+  const test::Scratch scratch;
+  const auto load = [](const fs::path& folder) {
+    return std::get<std::unique_ptr<nn::BertClassifier>>(nn::load_pretrained(folder).model);
+  };
+  const auto first = load(kGoldens / "bert_classifier");
+  nn::save_pretrained(*first, scratch.path());
+  for (const fs::path& folder : {kGoldens / "bert_classifier", scratch.path()}) {
+    const nn::BertClassifierOptions options = load(folder)->options();
+    CHECK(options.num_labels == 3);
+    CHECK(options.labels == std::vector<std::string>{"red", "green", "blue"});
+    CHECK(options.classifier_dropout == 0.25);
+    CHECK(options.problem_type == nn::ProblemType::single_label);
+  }
+  const nn::BertClassifierOptions plain = load(kGoldens / "bert_classifier_plain")->options();
+  CHECK(plain.num_labels == 2);
+  CHECK(plain.labels.empty());
+  CHECK_FALSE(plain.classifier_dropout);
+  CHECK_FALSE(plain.problem_type);
+  CHECK_THROWS_AS(nn::save_pretrained(nn::BertClassifier(first->bert.config(), {.labels = {"a", "a"}}), scratch.path()),
+                  Error);
+  CHECK_THROWS_AS(nn::BertClassifier(first->bert.config(), {.labels = {"a"}}), Error);
+  nn::BertConfig without = first->bert.config();
+  without.pooler = false;
+  CHECK_THROWS_AS(nn::BertClassifier(without, {}), Error);
+}
+
+TEST_CASE("A new classifier stands on a released encoder") {
+  const nn::Pretrained encoder = nn::load_pretrained(kGoldens / "bert");
+  const auto& bert = *std::get<std::unique_ptr<nn::Bert>>(encoder.model);
+  nn::BertClassifier model(bert.config(), {.labels = {"yes", "no"}});
+  model.bert.load(bert.state());
+  const nn::State golden = expected("bert/expected.safetensors");
+  const NoGrad no_grad;
+  const nn::EvalScope eval(model);
+  CHECK(test::golden_error(model.bert(golden.at("tokens"), {.padding = golden.at("padding")}).pooled,
+                           golden.at("pooled")) <= 1e-5);
+  CHECK(model(golden.at("tokens")).shape() == Shape{2, 2});
+}
+
+TEST_CASE("The mean over tokens leaves padding out, and a prefix and the rest are the whole") {
+  const nn::Pretrained loaded = nn::load_pretrained(kGoldens / "bert_no_pooler");
+  auto& bert = *std::get<std::unique_ptr<nn::Bert>>(loaded.model);
+  const nn::State golden = expected("bert_no_pooler/expected.safetensors");
+  const NoGrad no_grad;
+  const nn::EvalScope eval(bert);
+  const Tensor &tokens = golden.at("tokens"), &padding = golden.at("padding"), &hidden = golden.at("out");
+  const Tensor pooled = nn::mean_pooling(hidden, padding);
+  CHECK(test::golden_error(select(pooled, 0, 0), mean(select(hidden, 0, 0), {0})) <= 1e-6);
+  CHECK(test::golden_error(select(pooled, 0, 1), mean(slice(select(hidden, 0, 1), 0, 0, 4), {0})) <= 1e-6);
+  CHECK(max(abs(nn::mean_pooling(hidden, zeros(padding.shape(), {DType::boolean, padding.device()})))).item() == 0);
+  CHECK_THROWS_AS(nn::mean_pooling(hidden, slice(padding, 1, 0, 3)), Error);
+  const Tensor lower = bert.layers->run(bert.embed(tokens), {.padding = padding}, 0, 1);
+  CHECK(
+      test::same_bits(bert.layers->run(lower, {.padding = padding}, 1, 2), bert(tokens, {.padding = padding}).hidden));
+  CHECK(bert.prefix(1).size() == 2);
+  CHECK(bert.prefix(2)[2]->path() == "encoder.layer.1");
+  CHECK(bert.prefix(0)[0]->path() == "embeddings");
+  CHECK_THROWS_AS(bert.prefix(3), Error);
+  CHECK_THROWS_AS(bert.layers->run(lower, {}, 1, 3), Error);
 }
 
 TEST_CASE("stories260K continues as transformers does") {
@@ -114,8 +181,7 @@ TEST_CASE("MiniLM's embeddings are transformers'") {
   const Tensor padding = golden.at("padding");
   const Tensor hidden =
       (*std::get<std::unique_ptr<nn::Bert>>(model.model))(golden.at("tokens"), {.padding = padding}).hidden;
-  const Tensor mask = reshape(cast(padding, f32), {2, 8, 1});
-  const Tensor pooled = sum(hidden * mask, {1}) / sum(mask, {1});
+  const Tensor pooled = nn::mean_pooling(hidden, padding);
   const Tensor embedding = pooled / sqrt(sum(pooled * pooled, {1}, true));
   const double error = test::golden_error(embedding, golden.at("embedding"));
   CHECK(error <= 1e-4);

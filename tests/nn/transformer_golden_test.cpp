@@ -99,7 +99,7 @@ void check_bert(const GoldenCase& c) {
                             .max_position_embeddings = 9,
                             .hidden_dropout_prob = 0,
                             .attention_probs_dropout_prob = 0},
-                           3);
+                           {.num_labels = 3});
   model.load(part(c, "state."));
   const Tensor logits = model(c.at("in.tokens"), {.token_types = c.at("in.types"), .padding = c.at("in.padding")});
   const Tensor loss = nn::cross_entropy(logits, c.at("in.labels"));
