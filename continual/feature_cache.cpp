@@ -10,16 +10,26 @@
 namespace stet::continual {
 namespace {
 
-template <class Visit> void each_module(nn::Module& module, const Visit& visit) {
-  visit(module);
-  for (nn::Module* child : module.children()) each_module(*child, visit);
+template <class Visit> void each_module(const std::vector<nn::Module*>& modules, const Visit& visit) {
+  for (nn::Module* module : modules) {
+    visit(*module);
+    each_module(module->children(), visit);
+  }
+}
+
+std::vector<nn::Buffer*> buffers_of(const std::vector<nn::Module*>& modules) {
+  std::vector<nn::Buffer*> out;
+  for (const nn::Module* module : modules)
+    for (nn::Buffer* buffer : module->buffers()) out.push_back(buffer);
+  return out;
 }
 
 }  // namespace
 
 void FeatureCache::check_frozen() const {
-  for (const nn::Parameter* p : prefix_.trainable_parameters())
-    fail("FeatureCache", "parameter '", p->path(), "' is trainable: freeze the prefix");
+  for (const nn::Module* module : prefix_)
+    for (const nn::Parameter* p : module->trainable_parameters())
+      fail("FeatureCache", "parameter '", p->path(), "' is trainable: freeze the prefix");
   each_module(prefix_, [](nn::Module& module) {
     const auto* dropout = dynamic_cast<const nn::Dropout*>(&module);
     check(!dropout || !dropout->is_training() || dropout->p() == 0, "FeatureCache", "dropout '", module.path(),
@@ -29,8 +39,9 @@ void FeatureCache::check_frozen() const {
 
 FeatureCache::Key FeatureCache::key() const {
   Key key;
-  for (const nn::Parameter* p : prefix_.parameters()) key.values.emplace_back(p->value());
-  for (const nn::Buffer* b : prefix_.buffers()) key.values.emplace_back(b->value());
+  for (const nn::Module* module : prefix_)
+    for (const nn::Parameter* p : module->parameters()) key.values.emplace_back(p->value());
+  for (const nn::Buffer* b : buffers_of(prefix_)) key.values.emplace_back(b->value());
   each_module(prefix_, [&](nn::Module& module) {
     if (const auto* layer = dynamic_cast<nn::Linear*>(&module)) {
       key.slots.push_back(layer->slot);
@@ -47,7 +58,7 @@ FeatureCache::Key FeatureCache::key() const {
 
 void FeatureCache::compute(const Indices& missing, const Inputs& inputs) {
   std::vector<Stamp> before;
-  const auto buffers = prefix_.buffers();
+  const auto buffers = buffers_of(prefix_);
   for (const nn::Buffer* b : buffers) before.emplace_back(b->value());
   const NoGrad no_grad;
   const Tensor features = forward_(inputs(missing));

@@ -22,7 +22,10 @@ class FeatureCache {
 
   /// `forward`: x (n, ...) -> features (n, ...), each row a function of its example alone.
   FeatureCache(nn::Module& prefix, std::function<Tensor(const Tensor&)> forward)
-      : prefix_(prefix), forward_(std::move(forward)) {}
+      : FeatureCache(std::vector<nn::Module*>{&prefix}, std::move(forward)) {}
+  /// The same for a prefix of several modules, such as a Transformer's embeddings and lower blocks (nn::Bert::prefix).
+  FeatureCache(std::vector<nn::Module*> prefix, std::function<Tensor(const Tensor&)> forward)
+      : prefix_(std::move(prefix)), forward_(std::move(forward)) {}
 
   /// Features (indices, ...) in the order of `indices`, which may repeat; computes those that are missing, in one pass.
   /// An Error when a parameter of the prefix is trainable, or a layer of it draws random numbers (active dropout).
@@ -45,7 +48,7 @@ class FeatureCache {
   };
   Key key() const;
 
-  nn::Module& prefix_;
+  std::vector<nn::Module*> prefix_;
   std::function<Tensor(const Tensor&)> forward_;
   Key key_;
   std::map<std::int64_t, Tensor> rows_;

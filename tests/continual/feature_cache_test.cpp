@@ -168,3 +168,24 @@ TEST_CASE("a prefix that is not fixed is refused by name", "[feature_cache][misu
              }),
              Contains("expected a row for each"));
 }
+
+TEST_CASE("a prefix of several modules is watched as a whole", "[feature_cache]") {
+  nn::Linear first(4, 5), second(5, 3), behind(3, 2);
+  const Tensor pool = test::spread({6, 4}, -1, 1, 1, f32);
+  FeatureCache cache({&first, &second}, [&](const Tensor& x) { return second(first(x)); });
+  const auto cached = [&] { return cache({2}, [&](const FeatureCache::Indices&) { return slice(pool, 0, 2, 3); }); };
+  first.freeze();
+  CHECK_THAT(message_of([&] { cached(); }), Contains("is trainable"));
+  second.freeze();
+  const NoGrad no_grad;
+  const Tensor before = cached();
+  behind.weight.set(zeros({2, 3}));  // no part of the prefix
+  CHECK(same_bits(cached(), before));
+  CHECK(cache.computed() == 1);
+  for (nn::Linear* part : {&first, &second}) {
+    const std::int64_t computed = cache.computed();
+    part->weight.set(part->weight.value() * 2.0);
+    CHECK(same_bits(cached(), second(first(slice(pool, 0, 2, 3)))));
+    CHECK(cache.computed() == computed + 1);
+  }
+}
