@@ -17,8 +17,10 @@
 #include <stet/continual/strategies/ewc.h>
 #include <stet/continual/strategies/replay.h>
 #include <stet/continual/tradeoff.h>
+#include <stet/data/csv.h>
 #include <stet/data/idx.h>
 #include <stet/data/images.h>
+#include <stet/data/labelled_text.h>
 #include <stet/data/loader.h>
 #include <stet/data/text.h>
 #include <stet/data/tokenizers/tokenizer.h>
