@@ -13,7 +13,7 @@ endif()
 # These say nothing more on another device: the CPU's thread pool, its instruction sets, files that no tensor of a
 # device is read from, the house itself, and the tests that name both devices.
 set(cpu_alone threads_test math_test fashion_mnist_test idx_test images_test loader_test includes_test links_test
-  tokenizer_test tokenizer_golden_test tokenizer_corrupt_test train_bpe_test text_test tradeoff_test
+  tokenizer_test tokenizer_golden_test tokenizer_corrupt_test train_bpe_test text_test labelled_text_test tradeoff_test
   pretrained_corrupt_test)
 set(test_sources ${test_files})
 list(TRANSFORM test_sources PREPEND tests/)
@@ -71,7 +71,9 @@ if(STET_BUILD_EXAMPLES)
     $<TARGET_FILE:examples_finetune_domain>)
   add_test(NAME examples/model_folders COMMAND bash ${PROJECT_SOURCE_DIR}/tests/support/model_folders.sh
     $<TARGET_FILE:stet_tests> $<TARGET_FILE:examples_finetune_pretrained> $<TARGET_FILE:examples_generate>)
-  set_tests_properties(examples/forgetting_sample examples/finetune_domain examples/model_folders
+  add_test(NAME examples/finetune_minilm COMMAND bash ${PROJECT_SOURCE_DIR}/tests/support/finetune_minilm.sh
+    $<TARGET_FILE:examples_finetune_minilm>)
+  set_tests_properties(examples/forgetting_sample examples/finetune_domain examples/model_folders examples/finetune_minilm
     PROPERTIES LABELS examples TIMEOUT 300)
   set_tests_properties(examples/forgetting_sample examples/finetune_domain PROPERTIES LABELS examples TIMEOUT 300)
   function(claim_test name)

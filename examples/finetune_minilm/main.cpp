@@ -1,0 +1,235 @@
+// Intent classification with a sentence encoder: what is learned, at what cost, and what is left of the encoder for
+// texts it was not tuned on? Run: build/release/examples/finetune_minilm --model DIR --data FILE [--help], where DIR is
+// a Hugging Face folder of a BERT such as all-MiniLM-L6-v2 and FILE has labelled texts: CLINC150's JSON (train, val,
+// test; oos_…: texts of no intent, on which forgetting is measured) or CSV with the columns text and label. Prints a
+// table and writes finetune_minilm.json.
+#include <cmath>
+#include <cstdio>
+#include <iomanip>
+#include <iostream>
+#include <sstream>
+
+#include <CLI/CLI.hpp>
+
+#include "training.h"
+
+using namespace stet;
+using continual::Spread;
+
+namespace {
+
+struct Arguments {
+  std::string model, data, test, split = "test", method = "all", out = ".";
+  int seeds = 3, threads = 0;
+  std::int64_t length = 32, limit = 0, test_limit = 0;
+  TrainingOptions training;
+};
+
+void describe(CLI::App& app, Arguments& a) {
+  app.option_defaults()->always_capture_default();
+  app.add_option("--model", a.model, "Hugging Face folder of a BERT with its tokenizer")->required();
+  app.add_option("--data", a.data, "labelled texts: .json with train, val and test, or .csv with text,label")
+      ->required();
+  app.add_option("--test", a.test, "what a .csv is measured on; none: the last tenth of each label in --data");
+  app.add_option("--split", a.split, "of a .json: choose options on val, report on test")
+      ->check(CLI::IsMember({"val", "test"}));
+  app.add_option("--method", a.method, "what is trained besides the head")
+      ->check(CLI::IsMember({"head", "top", "lora", "full", "all"}));
+  app.add_option("--epochs", a.training.epochs, "passes over the training texts")->check(CLI::PositiveNumber);
+  app.add_option("--batch", a.training.batch, "texts in a step")->check(CLI::PositiveNumber);
+  app.add_option("--length", a.length, "tokens of a text at most")->check(CLI::Range(3, 512));
+  app.add_option("--rate", a.training.rate, "learning rate; 0: each method's own")->check(CLI::NonNegativeNumber);
+  app.add_option("--seeds", a.seeds, "seeds 1 to N")->check(CLI::PositiveNumber);
+  app.add_option("--threads", a.threads, "threads; 0: one for each core")->check(CLI::Range(0, 256));
+  app.add_option("--limit", a.limit, "training texts at most, evenly over the labels; 0: all")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--test-limit", a.test_limit, "test texts at most, evenly over the labels; 0: all")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--out", a.out, "where finetune_minilm.json goes");
+}
+
+struct Texts {
+  data::LabelledTexts train, test;
+  std::vector<std::string> other;  // what forgetting is measured on
+  std::string other_name;
+};
+
+/// Training texts and the last tenth of each label, at least one.
+void split(const data::LabelledTexts& all, data::LabelledTexts& train, data::LabelledTexts& test) {
+  std::map<std::string, std::int64_t> count, seen;
+  for (const std::string& label : all.labels) ++count[label];
+  for (std::size_t i = 0; i < all.texts.size(); ++i) {
+    const std::int64_t n = count[all.labels[i]], held_out = std::max<std::int64_t>(1, n / 10);
+    check(n > 1, "split", "found one text of the label ", all.labels[i], ", expected two at least or --test");
+    data::LabelledTexts& part = seen[all.labels[i]]++ < n - held_out ? train : test;
+    part.texts.push_back(all.texts[i]);
+    part.labels.push_back(all.labels[i]);
+  }
+}
+
+Texts read(const Arguments& a) {
+  Texts out;
+  if (a.data.ends_with(".json")) {
+    out.train = data::load_json_texts(a.data, "train");
+    out.test = data::load_json_texts(a.data, a.split);
+    for (const char* key : {"oos_train", "oos_val", "oos_test"})
+      if (data::has_json_texts(a.data, key))
+        for (std::string& text : data::load_json_texts(a.data, key).texts) out.other.push_back(std::move(text));
+    out.other_name = "texts of no intent";
+  } else if (a.test.empty()) {
+    split(data::load_csv_texts(a.data), out.train, out.test);
+  } else {
+    out.train = data::load_csv_texts(a.data);
+    out.test = data::load_csv_texts(a.test);
+  }
+  if (out.other.empty()) {
+    out.other = out.test.texts;
+    out.other_name = "test texts";
+  }
+  check(out.other.size() > 10, "read", "found ", out.other.size(), " ", out.other_name,
+        " to measure forgetting on, expected more than 10");
+  if (a.limit > 0) out.train = data::first_of_each_label(out.train, a.limit);
+  if (a.test_limit > 0) out.test = data::first_of_each_label(out.test, a.test_limit);
+  return out;
+}
+
+/// The encoder of the folder; a pooler or a classifier that it has is not used.
+std::pair<nn::BertConfig, nn::State> read_encoder(const std::string& folder) {
+  const nn::Pretrained found = nn::load_pretrained(folder);
+  const nn::Bert* bert = nullptr;
+  if (const auto* plain = std::get_if<std::unique_ptr<nn::Bert>>(&found.model)) bert = plain->get();
+  if (const auto* classifier = std::get_if<std::unique_ptr<nn::BertClassifier>>(&found.model))
+    bert = &(*classifier)->bert;
+  check(bert != nullptr, "finetune_minilm", folder, ": found a ", found.model_type, " model, expected bert");
+  nn::BertConfig config = bert->config();
+  config.pooler = false;
+  nn::State state = bert->state();
+  std::erase_if(state, [](const auto& item) { return item.first.starts_with("pooler."); });
+  return {config, state};
+}
+
+struct Measured {
+  std::uint64_t seed;
+  Trained trained;
+  double accuracy;
+  Kept kept;
+};
+using Results = std::vector<std::pair<Method, std::vector<Measured>>>;
+
+std::vector<Method> methods_of(const Arguments& a) {
+  std::vector<Method> out;
+  for (const Method m : {Method::head, Method::top, Method::lora, Method::full})
+    if (a.method == "all" || a.method == name_of(m)) out.push_back(m);
+  return out;
+}
+
+Results run(const Arguments& a, const Texts& texts) {
+  const auto tokenizer = data::load_tokenizer(a.model);
+  const auto [config, pretrained] = read_encoder(a.model);
+  check(a.length <= config.max_position_embeddings, "finetune_minilm", "--length ", a.length, ": the model has ",
+        config.max_position_embeddings, " positions");
+  const auto names = data::label_names(texts.train);
+  const Encoded train_set = encode(*tokenizer, texts.train.texts, data::label_ids(texts.train, names), a.length);
+  const Encoded test_set = encode(*tokenizer, texts.test.texts, data::label_ids(texts.test, names), a.length);
+  const Encoded other = encode(*tokenizer, texts.other, {}, a.length);
+  const std::vector<Method> methods = methods_of(a);
+  Results out;
+  for (const Method m : methods) out.emplace_back(m, std::vector<Measured>());
+  continual::ProgressLine line;
+  double done = 0;
+  const double all = static_cast<double>(methods.size()) * a.seeds;
+  Tensor before;
+  for (std::uint64_t seed = 1; seed <= static_cast<std::uint64_t>(a.seeds); ++seed)
+    for (auto& [method, measured] : out) {
+      manual_seed(seed);
+      Classifier model(config, std::ssize(names));
+      model.bert.load(pretrained);
+      model.padding = train_set.padding;
+      if (!before.defined()) before = embeddings(model, other);
+      continual::Adapters adapters(model);
+      Measured m{.seed = seed, .trained = {}, .accuracy = 0, .kept = {}};
+      m.trained =
+          train(model, adapters, method, train_set, a.training, seed, [&](double share, const std::string& what) {
+            line.update((done + share) / all, "seed " + std::to_string(seed) + ", " + what);
+          });
+      m.accuracy = accuracy_of(model, test_set);
+      m.kept = kept(before, embeddings(model, other));
+      measured.push_back(m);
+      ++done;
+    }
+  return out;
+}
+
+template <class Get> Spread spread(const std::vector<Measured>& runs, const Get& get) {
+  std::vector<double> values;
+  for (const Measured& m : runs) values.push_back(get(m));
+  return continual::spread_of(values);
+}
+
+/// Four figures and "mean ± deviation", the deviation only where there is one.
+std::string cell(const Spread& s, int digits) {
+  char out[64];
+  if (std::isfinite(s.deviation)) std::snprintf(out, sizeof out, "%.*f ± %.*f", digits, s.mean, digits, s.deviation);
+  else std::snprintf(out, sizeof out, "%.*f", digits, s.mean);
+  return out;
+}
+
+void print(const Arguments& a, const Texts& texts, const Results& results) {
+  std::printf(
+      "%zu training texts, %zu test texts, %zu %s; %d epochs of batches of %lld; mean ± deviation over seeds 1 to "
+      "%d.\nCPU seconds: of training, all threads together. Kept: of the encoder's view of the %s, as CKA and as the "
+      "share of the ten nearest texts.\n\n"
+      "| trained | parameters | rate | accuracy %% | seconds | CPU seconds | kept: CKA | kept: neighbours %% |\n"
+      "|---|---|---|---|---|---|---|---|\n",
+      texts.train.texts.size(), texts.test.texts.size(), texts.other.size(), texts.other_name.c_str(),
+      a.training.epochs, static_cast<long long>(a.training.batch), a.seeds, texts.other_name.c_str());
+  for (const auto& [method, runs] : results) {
+    const double rate = a.training.rate > 0 ? a.training.rate : usual_rate(method);
+    std::printf("| %s | %s | %g | %s | %s | %s | %s | %s |\n", name_of(method),
+                nn::with_commas(runs.front().trained.parameters).c_str(), rate,
+                cell(spread(runs, [](const Measured& m) { return 100 * m.accuracy; }), 1).c_str(),
+                cell(spread(runs, [](const Measured& m) { return m.trained.seconds; }), 1).c_str(),
+                cell(spread(runs, [](const Measured& m) { return m.trained.processor_seconds; }), 1).c_str(),
+                cell(spread(runs, [](const Measured& m) { return m.kept.cka; }), 3).c_str(),
+                cell(spread(runs, [](const Measured& m) { return 100 * m.kept.neighbours; }), 1).c_str());
+  }
+}
+
+void write_json(const Arguments& a, const Texts& texts, const Results& results) {
+  std::ostringstream out;
+  out.precision(6);
+  out << "{\"training texts\": " << texts.train.size() << ", \"test texts\": " << texts.test.size()
+      << ", \"kept measured on\": " << std::quoted(texts.other_name) << ", \"epochs\": " << a.training.epochs
+      << ", \"batch\": " << a.training.batch << ", \"length\": " << a.length << ", \"threads\": " << threads()
+      << ",\n \"runs\": [";
+  const char* comma = "\n";
+  for (const auto& [method, runs] : results)
+    for (const Measured& m : runs) {
+      out << comma << "  {\"method\": \"" << name_of(method) << "\", \"seed\": " << m.seed
+          << ", \"parameters\": " << m.trained.parameters << ", \"accuracy\": " << m.accuracy
+          << ", \"seconds\": " << m.trained.seconds << ", \"CPU seconds\": " << m.trained.processor_seconds
+          << ", \"cka\": " << m.kept.cka << ", \"neighbours\": " << m.kept.neighbours << "}";
+      comma = ",\n";
+    }
+  out << "\n ]}\n";
+  continual::write_text_file(std::filesystem::path(a.out) / "finetune_minilm.json", out.str());
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+  CLI::App app("Intent classification with a sentence encoder: accuracy, cost, and what the encoder keeps.");
+  Arguments arguments;
+  describe(app, arguments);
+  CLI11_PARSE(app, count, words);
+  try {
+    if (arguments.threads > 0) set_threads(arguments.threads);
+    const Texts texts = read(arguments);
+    const Results results = run(arguments, texts);
+    print(arguments, texts, results);
+    write_json(arguments, texts, results);
+  } catch (const std::exception& problem) {
+    std::cerr << problem.what() << '\n';
+    return 2;
+  }
+}

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Runs the intent experiment for a few steps on a BERT of two tiny layers and on sentences made here:
+# finetune_minilm.sh PROGRAM. Expects a row for each method that learned, what a frozen encoder keeps, and clear errors.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/../.." && pwd)
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+cp "$root"/tests/golden/pretrained/bert_no_pooler/{config.json,model.safetensors} "$folder"
+printf '%s\n' '[PAD]' '[UNK]' '[CLS]' '[SEP]' red blue green one two three a b c d e f g h i >"$folder/vocab.txt"
+
+words=(a b c d e f g h i)
+rows() { # rows FIRST SECOND COUNT: sentences of one colour and one number each
+  for ((i = 0; i < $3; ++i)); do echo "$1 ${words[i % 9]} $2 ${words[(i / 3) % 9]} ${words[(i / 7) % 9]}"; done
+}
+{
+  echo text,label
+  rows red one 60 | sed 's/$/,"warm, first"/'
+  rows blue two 60 | sed 's/$/,cold/'
+} >"$folder/train.csv"
+head -n 8 "$folder/train.csv" >"$folder/test.csv"
+json() { rows "$1" "$2" "$4" | sed "s/.*/[\"&\", \"$3\"]/" | paste -sd,; }
+echo "{\"train\": [$(json red one warm 9), $(json blue two cold 9)], \"val\": [$(json red one warm 4)]," \
+  "\"test\": [$(json red one warm 4), $(json blue two cold 4)], \"oos_test\": [$(json green three oos 12)]}" >"$folder/data.json"
+
+fail() { echo "$1" >&2; echo "$printed" >&2; exit 1; }
+run() { printed=$("$program" --model "$folder" --length "$length" --out "$folder" "$@" 2>&1); }
+works() { run "$@" || fail "an error: $*"; }
+expect() { grep -qF -- "$1" <<<"$printed" || fail "missing in the output: $1"; }
+
+program=$1
+length=9
+works --data "$folder/train.csv" --epochs 20 --batch 8 --seeds 2 --rate 0.05
+expect '108 training texts, 12 test texts, 12 test texts'
+for method in head top lora full; do
+  expect "| $method | "
+  accuracy=$(sed -n "s/^| $method |[^|]*|[^|]*| \([0-9.]*\) ± .*/\1/p" <<<"$printed")
+  awk -v a="$accuracy" 'BEGIN { exit !(a >= 90) }' || fail "$method: the two labels are not told apart"
+done
+expect '| head | 18 |'
+grep -q '^| head .*| 1\.000 ± 0\.000 | 100\.0 ± 0\.0 |$' <<<"$printed" || fail "a frozen encoder has to keep everything"
+grep -q '^| full .*| 1\.000 ± .*| 100\.0 ±' <<<"$printed" && fail "full fine-tuning has to change the encoder"
+[ "$(grep -c '"method"' "$folder/finetune_minilm.json")" = 8 ] || fail "runs are missing in finetune_minilm.json"
+if grep -qiw nan <<<"$printed"; then fail "a figure is no number"; fi
+
+works --data "$folder/data.json" --method top --epochs 1 --seeds 1 --limit 4 --test-limit 2
+expect '4 training texts, 2 test texts, 12 texts of no intent'
+works --data "$folder/data.json" --method head --epochs 1 --seeds 1 --split val
+expect '18 training texts, 4 test texts'
+
+refused() { # refused PART ARGUMENT...
+  run "${@:2}" && fail "no error: ${*:2}"
+  expect "$1"
+}
+works --data "$folder/train.csv" --test "$folder/train.csv" --method head --epochs 1 --seeds 1
+expect '120 training texts, 120 test texts'
+refused "none.csv" --data "$folder/none.csv"
+refused "expected more than 10" --data "$folder/train.csv" --test "$folder/test.csv"
+sed -i '5s/,/,"/' "$folder/test.csv"
+refused "test.csv: line 5" --data "$folder/train.csv" --test "$folder/test.csv"
+length=10
+refused "--length 10: the model has 9 positions" --data "$folder/train.csv"
