@@ -16,23 +16,24 @@ import torch
 from safetensors.torch import save_file
 
 import peer
+import peer_minilm
 import peer_transformers
 
 PERCEPTRONS = {"1": 5, "2": 2.5, "3": 1.2, "4": 20, "5": 80, "6": 2, "7": 5, "8": 5}
-GOALS = PERCEPTRONS | peer_transformers.GOALS
+GOALS = PERCEPTRONS | peer_transformers.GOALS | peer_minilm.GOALS
 TITLES = {"1": "MLP 784-100-100-10, batch 10, SGD step", "2": "MLP 784-256-256-10, batch 64, Adam step",
           "3": "MLP 784-1024-1024-10, batch 256, Adam step", "4": "empirical Fisher diagonal, 784-400-400-10, batch 256",
           "5": "exact Fisher diagonal over 10 labels, batch 256", "6": "EWC training step, 784-400-400-10, batch 64, Adam",
           "7": "masked Adam, 32 Mi parameters, 10 % of blocks of 4,096",
-          "8": "one-element product, forward and backward"} | peer_transformers.TITLES
+          "8": "one-element product, forward and backward"} | peer_transformers.TITLES | peer_minilm.TITLES
 # The goal is held against this variant: the form that the goal names for the case.
 MAIN = {"1": "best", "2": "eager", "3": "best", "4": "loop", "5": "loop", "6": "eager", "7": "fused",
-        "8": "eager"} | peer_transformers.MAIN
+        "8": "eager"} | peer_transformers.MAIN | peer_minilm.MAIN
 OTHERS = ("llm.c", "llama2.c")  # not PyTorch: shown, and never "best"
 
 
 def side(case):
-    return peer if case in PERCEPTRONS else peer_transformers
+    return peer if case in PERCEPTRONS else peer_minilm if case in peer_minilm.GOALS else peer_transformers
 
 
 class Stet:
@@ -75,6 +76,8 @@ def limit_seconds(case, limits):
     if case.startswith("13"):
         s = peer_transformers.ATTENTION
         flops = 14 * s["batch"] * s["heads"] * s["length"] ** 2 * s["width"] / (2 if case == "13b" else 1)
+    if case in peer_minilm.GOALS:
+        flops = peer_minilm.operations(case)
     if case in PERCEPTRONS and int(case) in peer.SHAPES:
         case = int(case)
         inputs, h1, h2, classes, batch = peer.SHAPES[case]
@@ -95,7 +98,7 @@ def agree(case, stet, step):
     """Largest relative difference of 20 losses (cases 4 and 5: of the summed diagonals)."""
     if case in ("7", "8"):
         return 0.0
-    n = 2 if case in ("4", "5") else peer_transformers.COMPARED.get(case, 20)
+    n = 2 if case in ("4", "5") else (peer_transformers.COMPARED | peer_minilm.COMPARED).get(case, 20)
     mine = stet.ask("losses", n)
     theirs = [(step.whole(i) if hasattr(step, "whole") else step(i)) for i in range(n)]
     return max(abs(a - b) / max(abs(b), 1e-12) for a, b in zip(mine, theirs))

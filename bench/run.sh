@@ -9,20 +9,20 @@ cd "$root"
 source tests/support/packages.sh
 install_missing_packages
 python=${PYTHON:-}
-has_peer() { "$1" -c 'import torch, numpy, safetensors' 2>/dev/null; }
+has_peer() { "$1" -c 'import torch, numpy, safetensors, transformers, peft' 2>/dev/null; }
 if [ -z "$python" ]; then
   python=build/peer/bin/python
   if ! has_peer "$python"; then  # not there, or an installation that was broken off
-    echo "installing PyTorch, numpy and safetensors in build/peer"
+    echo "installing PyTorch, transformers, PEFT, numpy and safetensors in build/peer"
     rm -rf build/peer
-    python3 -m venv build/peer && build/peer/bin/pip install --quiet torch numpy safetensors || {
+    python3 -m venv build/peer && build/peer/bin/pip install --quiet torch numpy safetensors transformers peft || {
       echo "not to be had from the package index: using the system's own" >&2
       rm -rf build/peer
       python=python3
     }
   fi
 fi
-has_peer "$python" || { echo "$python has no torch, numpy and safetensors: name another with PYTHON=…" >&2; exit 1; }
+has_peer "$python" || { echo "$python has no torch, numpy, safetensors, transformers and peft: name another with PYTHON=…" >&2; exit 1; }
 cmake --preset release >/dev/null
 cmake --build --preset release --target bench_cases -j"$(nproc)"
 [ $# -gt 0 ] && out=build/bench.json || out=bench/results/cpu.json

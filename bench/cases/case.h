@@ -13,6 +13,9 @@ struct Case {
   std::function<double(std::int64_t)> compare = {};  ///< where that number would cost time: what "losses" asks instead
 };
 
+/// Case 10 (minilm.cpp): 10a full, 10b LoRA, 10c top layer, 10d head.
+Case minilm_case(const std::string& name, const stet::nn::State& file);
+
 /// Cases 9 and 11 to 13.
 Case transformer_case(const std::string& name, const stet::nn::State& file);
 

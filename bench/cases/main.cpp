@@ -120,6 +120,7 @@ Case make_case(const std::string& name, const nn::State& file) {
   if (name == "6") return training<optim::Adam>(file, optim::AdamOptions{}, 100);
   if (name == "7") return masked_adam(file);
   if (name == "8") return overhead();
+  if (name.starts_with("10")) return bench::minilm_case(name, file);
   return bench::transformer_case(name, file);
 }
 
