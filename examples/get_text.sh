@@ -2,6 +2,7 @@
 # Prepares the texts of finetune_domain and claims/ from Debian packages: bash examples/get_text.sh DIR
 # Writes general_fortunes.txt (quotations, jokes, dialogue), technical_manual.txt (PostgreSQL 15's manual),
 # finance_guide.txt (GnuCash's guide), legal_licences.txt (licences and copyright files of this machine's packages),
+# medical_practice.txt (the manual of GNUmed, which keeps a doctor's records),
 # french_manual.txt and japanese_manual.txt (translated manual pages; some minutes).
 # Packages are downloaded and unpacked in a temporary folder, not installed; w3m, man and col, which turn pages into
 # text, are installed where they are missing. A text that is there already is left alone.
@@ -64,6 +65,12 @@ if missing legal_licences.txt; then
       cat "$file"
       echo
     done | iconv -c -f UTF-8 -t UTF-8 | keep legal_licences.txt
+fi
+if missing medical_practice.txt; then
+  unpack gnumed-doc
+  guide=$work/usr/share/doc/gnumed/user-manual
+  find "$guide" -name '*Ru.html' -delete
+  pages "$guide" | keep medical_practice.txt
 fi
 if missing french_manual.txt; then
   unpack manpages-fr

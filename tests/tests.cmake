@@ -75,7 +75,6 @@ if(STET_BUILD_EXAMPLES)
     $<TARGET_FILE:examples_finetune_minilm>)
   set_tests_properties(examples/forgetting_sample examples/finetune_domain examples/model_folders examples/finetune_minilm
     PROPERTIES LABELS examples TIMEOUT 300)
-  set_tests_properties(examples/forgetting_sample examples/finetune_domain PROPERTIES LABELS examples TIMEOUT 300)
   function(claim_test name)
     add_test(NAME examples/claims/${name} COMMAND bash ${PROJECT_SOURCE_DIR}/tests/support/claim.sh
       $<TARGET_FILE:claims_${name}> ${ARGN})

@@ -103,7 +103,7 @@ void pretrain(nn::Gpt2& model, const data::Text& text, const Arguments& argument
     return;
   }
   train(model, {.name = "pretraining", .strength = "", .rate = 3e-3}, text.train, "", arguments.pretrain, 1000 + seed,
-        {}, report);
+        {}, [&](int) { report(); });
   if (arguments.cache.empty()) return;
   std::filesystem::create_directories(arguments.cache);
   nn::save_safetensors(file, model.state());
@@ -131,7 +131,7 @@ Losses fine_tune(nn::Gpt2& model, const Method& method, const Corpora& texts, co
     adapters.attach("domain", *method.adapter);
     adapters.freeze_base();
   }
-  train(model, method, texts.domain.train, texts.general.train, arguments.steps, seed, fisher, report);
+  train(model, method, texts.domain.train, texts.general.train, arguments.steps, seed, fisher, [&](int) { report(); });
   return measure(model, texts);
 }
 

@@ -27,8 +27,8 @@ struct Method {
 struct Corpora {
   stet::data::Text general, domain;
   stet::Tensor general_windows, domain_windows;
-  std::vector<std::string> other_names;  ///< texts that are never trained on
-  std::vector<stet::Tensor> other_windows;
+  std::vector<std::string> other_names = {};  ///< texts that are never trained on
+  std::vector<stet::Tensor> other_windows = {};
 };
 
 /// Nats per byte.
