@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <ctime>
 #include <numeric>
 #include <span>
@@ -108,9 +107,6 @@ class Features {
   std::int64_t longest_ = 0;
   continual::FeatureCache cache_;
 };
-
-/// Columns centred.
-Tensor centred(const Tensor& x) { return x - mean(x, {0}, true); }
 
 /// The ten nearest other rows of each by cosine (n, 10), each row's in ascending order.
 std::vector<std::int64_t> neighbours(const Tensor& x) {
@@ -245,12 +241,7 @@ double accuracy_of(Classifier& model, const Encoded& examples) {
 
 Kept kept(const Tensor& before, const Tensor& after) {
   const NoGrad no_grad;
-  const Tensor x = centred(before), y = centred(after);
-  const auto square = [](const Tensor& a, const Tensor& b) {
-    const Tensor product = matmul(transpose(a), b);
-    return sum(product * product).item();
-  };
-  Kept out{square(x, y) / std::sqrt(square(x, x) * square(y, y)), 0};
+  Kept out{continual::linear_cka(before, after), 0};
   const std::vector<std::int64_t> old = neighbours(before), now = neighbours(after);
   std::vector<std::int64_t> common;
   for (auto a = old.begin(), b = now.begin(); a != old.end(); a += 10, b += 10)
