@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Benchmarks beside PyTorch: bench/run.sh [--rounds N] [--seconds S] [--threads 1 2 --] [case ...]
+# Benchmarks beside PyTorch: bench/run.sh (cases 1 to 8), bench/run.sh transformers (9 to 13), or some cases:
+# bench/run.sh [--rounds N] [--seconds S] [--threads 1 2 --] case ...
 # Builds stet, installs the peer in a virtual environment under build/, alternates both sides in one run and prints
-# median ratios (time of PyTorch / time of stet). Without arguments, results go to bench/results/cpu.json and to the table
-# in docs/performance.md; with arguments to build/bench.json, so that a part never takes the place of the whole.
+# median ratios (time of the peer / time of stet). The first two write bench/results/ and their table in
+# docs/performance.md; some cases go to build/bench.json, so that a part never takes the place of the whole.
+# LLMC=PROGRAM and LLAMA2C=PROGRAM add llm.c's train_gpt2 to case 9 and llama2.c's run to case 12.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -25,7 +27,12 @@ fi
 has_peer "$python" || { echo "$python has no torch, numpy, safetensors, transformers and peft: name another with PYTHON=…" >&2; exit 1; }
 cmake --preset release >/dev/null
 cmake --build --preset release --target bench_cases -j"$(nproc)"
-[ $# -gt 0 ] && out=build/bench.json || out=bench/results/cpu.json
+mark=table out=bench/results/cpu.json
+case "${1:-}" in
+  "") set -- 1 2 3 4 5 6 7 8 ;;
+  transformers) shift; mark=transformers out=bench/results/transformers.json; set -- "$@" 9 10 11 12 13 ;;
+  *) mark= out=build/bench.json ;;
+esac
 out=${STET_BENCH_OUT:-$out}
 "$python" bench/compare.py --program build/release/bench/cases --out "$out" "$@"
-[ $# -gt 0 ] || "$python" bench/table.py "$out" docs/performance.md
+[ -z "$mark" ] || "$python" bench/table.py "$out" docs/performance.md "$mark"
