@@ -120,9 +120,10 @@ def run_case(case, threads, args, limits):
         counts = {"stet": count_for(stet.ask("time", 2)[0], args.seconds)}
         for name in list(steps):
             try:
-                counts[name] = count_for(time_peer(steps[name], 2) / getattr(steps[name], "scale", 1.0), args.seconds)
-                if name in OTHERS:
+                if name in OTHERS:  # a program that starts anew each time, and warms itself up
                     counts[name] = 1
+                    continue
+                counts[name] = count_for(time_peer(steps[name], 2) / getattr(steps[name], "scale", 1.0), args.seconds)
             except Exception as error:  # torch.compile needs a compiler that works here
                 print(f"case {case}: {name} not run: {type(error).__name__}", file=sys.stderr)
                 del steps[name]
