@@ -7,7 +7,6 @@ import re
 import struct
 import subprocess
 import tempfile
-import time
 
 import torch
 import torch.nn.functional as F

@@ -30,7 +30,7 @@ cmake --build --preset release --target bench_cases -j"$(nproc)"
 mark=table out=bench/results/cpu.json
 case "${1:-}" in
   "") set -- 1 2 3 4 5 6 7 8 ;;
-  transformers) shift; mark=transformers out=bench/results/transformers.json; set -- "$@" 9 10 11 12 13 ;;
+  transformers) shift; mark=transformers out=bench/results/transformers.json; set -- "$@" -- 9 10 11 12 13 ;;
   *) mark= out=build/bench.json ;;
 esac
 out=${STET_BENCH_OUT:-$out}

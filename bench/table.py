@@ -20,7 +20,7 @@ def main(results, document, mark):
                      f"{limits['isa']}, OpenBLAS core {limits['blas']}.")
     lines += ["", "| case | threads | stet | peer, each variant (ratio) | goal | held against | ratio | share of the limit |",
               "|---|---|---|---|---|---|---|---|"]
-    for r in data["results"]:
+    for r in sorted(data["results"], key=lambda r: (r["threads"], int(str(r["case"]).rstrip("abcd")), str(r["case"]))):
         peers = ", ".join(f"{n} {time_text(r['seconds'][n])} ({r['ratios'][n]:.2f}x)" for n in r["ratios"])
         limit = f"{r['limit']:.2f}" if r["limit"] else "–"
         met = "" if r["ratio"] >= r["goal"] else " (missed)"

@@ -183,6 +183,8 @@ void run(const Arguments& a) {
   manual_seed(a.seed);
   const fs::path path = a.model;
   fs::create_directories(a.out);  // now rather than after the work
+  check(!fs::is_directory(path) || !fs::equivalent(path, a.out), "finetune_pretrained", "--out ", a.out,
+        " is the model's own folder: its files would be overwritten");
   const Model model(path);
   check(a.length <= model.positions, "finetune_pretrained", "--length ", a.length, ": the model has ", model.positions,
         " positions");

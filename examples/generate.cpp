@@ -44,7 +44,8 @@ void run(Arguments arguments) {
   continual::Adapters adapters(model.module());
   if (!arguments.adapter.empty()) {
     adapters.load("adapter", arguments.adapter);
-    adapters.merge();
+    const auto kind = adapters.options("adapter");
+    if (!std::holds_alternative<continual::BottleneckOptions>(kind)) adapters.merge();  // then it costs nothing
   }
   const auto tokenizer = data::load_tokenizer(std::filesystem::is_directory(path) ? path : path.parent_path());
   std::vector<std::int64_t> tokens = tokenizer->encode(arguments.prompt);

@@ -14,6 +14,8 @@ mutation tensor/cpu/kernels/reduce.cpp '(better || now != now) && !(old != old)'
 mutation tensor/cpu/kernels/rows.cpp 'const T scale = T(1) / reduce_tree' 'const T scale = T(1.0001) / reduce_tree' gradcheck_test
 mutation tensor/cpu/kernels/rows.cpp 'dx[i] - a - (x[i] - mean) * rstd * b' 'dx[i] - a + (x[i] - mean) * rstd * b' gradcheck_test
 mutation tensor/cpu/kernels/rows.cpp 'const T at_target = seed * (rest(t) - hit)' 'const T at_target = seed * rest(t) - hit' gradcheck_test
+mutation tensor/cpu/kernels/tree.h '((top[c] > next) | (top[c] != top[c]))' '(top[c] > next)' elementwise_test
+mutation tensor/cpu/kernels/tree.h 'Max::eval(lane[l], x[i + l])' 'lane[l]' elementwise_test
 mutation tensor/cpu/kernels/gemm.cpp 'outer_tile<R, 1, true>(a, ra, pa, b + col, job.ldb, c + col' 'outer_tile<R, 1, true>(a, ra, pa, b + col, job.ldb, c + col + (col > 32)' elementwise_test
 mutation tensor/cpu/gemm.cpp 'static_cast<const T*>(job.bias) + col' 'static_cast<const T*>(job.bias)' elementwise_test
 mutation tensor/cpu/indexing.cpp 'if (job.descending ? before(b, a) : before(a, b)) return true;' 'if (before(a, b)) return true;' elementwise_test

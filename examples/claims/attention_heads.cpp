@@ -107,7 +107,7 @@ void conclude(const std::string& what, const Measure& m, std::size_t all) {
 
 void compare(const Arguments& arguments) {
   const std::string general = "general_fortunes", domain = "technical_manual";
-  const Corpora texts = read_texts(arguments, general, domain);
+  const Corpora texts = read_texts(arguments.text, general, domain);
   Corpora more = texts;  // the control: as many steps more of the first text
   more.domain = texts.general;
   Measure entropy, distance;

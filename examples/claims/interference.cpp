@@ -174,7 +174,7 @@ void conclude(const Seeds& seeds, const std::vector<int>& at) {
 
 void compare(const Arguments& arguments) {
   const std::string general = "general_fortunes", domain = "technical_manual";
-  const Corpora texts = read_texts(arguments, general, domain);
+  const Corpora texts = read_texts(arguments.text, general, domain);
   const auto at = stops(arguments.steps);
   Seeds seeds;
   StepCounter counter(static_cast<double>(arguments.seeds) * (arguments.pretrain + arguments.steps));

@@ -64,7 +64,7 @@ void conclude(const Comparison& c) {
 
 void compare(const Arguments& arguments) {
   const std::string general = "general_fortunes", domain = "technical_manual";
-  const Corpora texts = read_texts(arguments, general, domain);
+  const Corpora texts = read_texts(arguments.text, general, domain);
   const Comparison c = compare_methods(arguments, texts, methods());
   std::printf(
       "Pretrained on %s, fine-tuned on %s for %d steps; held-out loss in nats a byte, mean ± deviation over seeds 1 to "

@@ -45,7 +45,7 @@ void conclude(const Comparison& c) {
 }
 
 void compare(const Arguments& arguments) {
-  const Corpora texts = read_texts(arguments, "french_manual", "japanese_manual");
+  const Corpora texts = read_texts(arguments.text, "french_manual", "japanese_manual");
   const Comparison c = compare_methods(arguments, texts, methods());
   std::printf(
       "Pretrained on french_manual, fine-tuned on japanese_manual for %d steps; held-out loss in nats a byte, mean ± "

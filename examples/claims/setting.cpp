@@ -29,25 +29,15 @@ void describe(CLI::App& app, Arguments& a, bool texts) {
   app.add_option("--steps", a.steps, "steps on what is learned second")->check(CLI::PositiveNumber);
 }
 
-/// FNV-1a: tells texts apart in a file's name.
-std::uint64_t hash_of(const std::string& text) {
-  std::uint64_t hash = 14695981039346656037u;
-  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211u;
-  return hash;
-}
-
+/// Named after all that decides the result; a generator forked by the text stands for the text.
 std::filesystem::path cached(const data::Text& text, const Arguments& a, std::uint64_t seed,
                              const nn::Gpt2Config& config) {
   char name[200];
   std::snprintf(name, sizeof name, "%s-%016llx-%lldx%lld-steps%d-seed%llu.safetensors", text.name.c_str(),
-                static_cast<unsigned long long>(hash_of(text.train)), static_cast<long long>(config.n_layer),
-                static_cast<long long>(config.n_embd), a.pretrain, static_cast<unsigned long long>(seed));
+                static_cast<unsigned long long>(Generator(0).fork(text.train).state().seed),
+                static_cast<long long>(config.n_layer), static_cast<long long>(config.n_embd), a.pretrain,
+                static_cast<unsigned long long>(seed));
   return std::filesystem::path(a.cache) / name;
-}
-
-/// Characters, not bytes.
-std::size_t width_of(const std::string& text) {
-  return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
 }
 
 }  // namespace
@@ -84,16 +74,6 @@ nn::Gpt2Config small_gpt(const Arguments& arguments) {
           .attn_pdrop = 0};
 }
 
-Corpora read_texts(const Arguments& arguments, const std::string& general, const std::string& domain) {
-  const auto read = [&](const std::string& name) {
-    return data::load_text(std::filesystem::path(arguments.text) / (name + ".txt"));
-  };
-  Corpora texts{read(general), read(domain), {}, {}};
-  texts.general_windows = data::even_byte_windows(texts.general.held_out, kWindows, kLength);
-  texts.domain_windows = data::even_byte_windows(texts.domain.held_out, kWindows, kLength);
-  return texts;
-}
-
 void pretrain(nn::Gpt2& model, const data::Text& text, const Arguments& arguments, std::uint64_t seed,
               const std::function<void()>& report) {
   const auto file = cached(text, arguments, seed, model.config());
@@ -119,18 +99,11 @@ void each_pretrained(const Arguments& arguments, const data::Text& text, StepCou
   }
 }
 
-LoraOptions lora(std::int64_t rank) {
-  return {.targets = {"transformer.h.*"}, .rank = rank, .alpha = 2 * static_cast<double>(rank)};
-}
-
 Losses fine_tune(nn::Gpt2& model, const Method& method, const Corpora& texts, const Arguments& arguments,
                  std::uint64_t seed, const nn::State& fisher, const std::function<void()>& report) {
   model.unfreeze();
   Adapters adapters(model);  // detached at the end
-  if (method.adapter) {
-    adapters.attach("domain", *method.adapter);
-    adapters.freeze_base();
-  }
+  attach(adapters, method);
   train(model, method, texts.domain.train, texts.general.train, arguments.steps, seed, fisher, [&](int) { report(); });
   return measure(model, texts);
 }
@@ -166,41 +139,11 @@ std::function<void()> StepCounter::of(std::string what) {
   return [this, what = std::move(what)] { line_.update(++done_ / all_, what); };
 }
 
-void Table::print() const {
-  std::vector<std::size_t> widths;
-  for (const auto& row : rows_)
-    for (std::size_t i = 0; i < row.size(); ++i) {
-      if (widths.size() <= i) widths.push_back(0);
-      widths[i] = std::max(widths[i], width_of(row[i]));
-    }
-  for (const auto& row : rows_) {
-    for (std::size_t i = 0; i < row.size(); ++i) {
-      const std::string room(widths[i] - width_of(row[i]), ' ');
-      std::cout << (i ? "  " : "") << (i ? room + row[i] : row[i] + room);
-    }
-    std::cout << '\n';
-  }
-  std::cout << std::endl;
-}
-
-std::string number(double value, int digits, bool sign) {
-  char out[32];
-  std::snprintf(out, sizeof out, sign ? "%+.*f" : "%.*f", digits, value);
-  return out;
-}
-
-std::string cell(const std::vector<double>& values, int digits, bool sign) {
-  const Spread s = spread_of(values);
-  return number(s.mean, digits, sign) + (std::isfinite(s.deviation) ? " ± " + number(s.deviation, digits, false) : "");
-}
-
 std::vector<double> minus(const std::vector<double>& a, const std::vector<double>& b) {
   std::vector<double> out;
   for (std::size_t i = 0; i < a.size(); ++i) out.push_back(a[i] - b.at(i));
   return out;
 }
-
-double mean_of(const std::vector<double>& values) { return spread_of(values).mean; }
 
 bool clearly_positive(const std::vector<double>& values) {
   const Spread s = spread_of(values);

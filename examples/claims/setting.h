@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "../finetune_domain/table.h"
 #include "../finetune_domain/training.h"
 
 struct Arguments {
@@ -20,8 +21,6 @@ int run_claim(int count, char** words, const std::string& about, bool texts,
 
 /// Byte-level GPT-2: 4 blocks of width 96 with 4 heads, context kLength; 3 blocks of width 32 where it has to be quick.
 stet::nn::Gpt2Config small_gpt(const Arguments& arguments);
-/// DIR/GENERAL.txt and DIR/DOMAIN.txt, the last tenth of each held out.
-Corpora read_texts(const Arguments& arguments, const std::string& general, const std::string& domain);
 /// Starts the model from `seed` and trains it on the general text at 3e-3; with --cache the result is kept in a file
 /// named after the model, text, seed and steps, and read from there the next time.
 void pretrain(stet::nn::Gpt2& model, const stet::data::Text& text, const Arguments& arguments, std::uint64_t seed,
@@ -32,8 +31,6 @@ class StepCounter;
 void each_pretrained(const Arguments& arguments, const stet::data::Text& text, StepCounter& counter,
                      const std::function<void(stet::nn::Gpt2& model, std::uint64_t seed)>& then);
 
-/// LoRA on every linear layer of the blocks, alpha twice the rank.
-stet::continual::LoraOptions lora(std::int64_t rank);
 /// Fine-tunes a pretrained model under a method, with its adapter if it has one; measures it before the adapter goes.
 Losses fine_tune(stet::nn::Gpt2& model, const Method& method, const Corpora& texts, const Arguments& arguments,
                  std::uint64_t seed, const stet::nn::State& fisher, const std::function<void()>& report);
@@ -62,22 +59,7 @@ class StepCounter {
   double all_, done_ = 0;
 };
 
-/// Rows of text in columns as wide as they need to be; the first is flush left, the others right.
-class Table {
- public:
-  explicit Table(std::vector<std::string> head) : rows_{std::move(head)} {}
-  void add(std::vector<std::string> row) { rows_.push_back(std::move(row)); }
-  void print() const;
-
- private:
-  std::vector<std::vector<std::string>> rows_;
-};
-
-/// "+0.123 ± 0.004" over the seeds, without the spread for one seed.
-std::string cell(const std::vector<double>& values, int digits = 3, bool sign = true);
-std::string number(double value, int digits = 3, bool sign = true);
 /// The values' differences, seed by seed.
 std::vector<double> minus(const std::vector<double>& a, const std::vector<double>& b);
-double mean_of(const std::vector<double>& values);
 /// Whether the mean lies above 0 by more than its deviation over the seeds (for one seed: above 0).
 bool clearly_positive(const std::vector<double>& values);

@@ -108,7 +108,7 @@ void conclude(const std::vector<Part>& all, const std::vector<double>& forgotten
 
 void compare(const Arguments& arguments) {
   const std::string general = "general_fortunes", domain = "technical_manual";
-  const Corpora texts = read_texts(arguments, general, domain);
+  const Corpora texts = read_texts(arguments.text, general, domain);
   std::vector<double> learned, forgotten;
   const auto all = look(arguments, texts, learned, forgotten);
   std::printf(

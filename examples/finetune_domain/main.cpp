@@ -1,6 +1,6 @@
 // A small GPT learns general prose, then one domain: what does it gain there, and what does it lose elsewhere? Each
 // remedy is a curve over its strength. Run: build/release/examples/finetune_domain --text DIR [--help], where DIR is
-// what examples/get_text.sh prepares. Prints a table and writes finetune_domain.{json,svg} for the domain.
+// what examples/get_text.sh prepares. Prints a table; writes finetune_domain.json, .svg and _during.svg.
 #include <algorithm>
 #include <cstdio>
 #include <functional>
@@ -44,11 +44,6 @@ nn::Gpt2Config shape(bool quick) {
           .resid_pdrop = 0,
           .embd_pdrop = 0,
           .attn_pdrop = 0};
-}
-
-/// On every linear layer of the blocks, alpha twice the rank.
-LoraOptions lora(std::int64_t rank) {
-  return {.targets = {"transformer.h.*"}, .rank = rank, .alpha = 2 * static_cast<double>(rank)};
 }
 
 std::vector<Method> methods() {
@@ -102,17 +97,14 @@ void run_seed(const Arguments& arguments, const Corpora& texts, std::uint64_t se
     Outcome outcome;
     model.load(pretrained);
     Adapters adapters(model);  // detached at the end of this method
-    if (method.adapter) {
-      adapters.attach("domain", *method.adapter);
-      adapters.freeze_base();
-    }
-    const int quarter = arguments.steps / 4;
+    attach(adapters, method);
     if (method.blend < 1) blend(model, pretrained, plain, method.blend);
     else
       train(model, method, texts.domain.train, texts.general.train, arguments.steps, seed, fisher, [&](int step) {
         tell(method.name + " " + method.strength);
-        if (quarter > 0 && step % quarter == 0 && step / quarter < 4)
-          outcome.during.push_back(measure(model, texts, false));
+        for (const int quarter : {1, 2, 3})
+          if (arguments.steps >= 4 && step == arguments.steps * quarter / 4)
+            outcome.during.push_back(measure(model, texts, false));
       });
     if (is_plain(method)) plain = model.state();
     outcome.after = measure(model, texts);
@@ -138,18 +130,15 @@ Experiment run(const Arguments& arguments, const Corpora& texts) {
 /// The texts of the folder: the two by name, all others to measure alone.
 Corpora read(const Arguments& arguments) {
   const std::filesystem::path folder = arguments.text;
-  const auto text = [&](const std::string& name) { return data::load_text(folder / (name + ".txt")); };
-  const auto windows = [](const data::Text& t) { return data::even_byte_windows(t.held_out, kWindows, kLength); };
-  Corpora out{text(arguments.general), text(arguments.domain), {}, {}, {}, {}};
-  out.general_windows = windows(out.general);
-  out.domain_windows = windows(out.domain);
+  Corpora out = read_texts(folder, arguments.general, arguments.domain);
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     const std::string name = entry.path().stem().string();
     if (entry.path().extension() == ".txt" && name != arguments.general && name != arguments.domain)
       out.other_names.push_back(name);
   }
   std::sort(out.other_names.begin(), out.other_names.end());
-  for (const std::string& name : out.other_names) out.other_windows.push_back(windows(text(name)));
+  for (const std::string& name : out.other_names)
+    out.other_windows.push_back(held_out_windows(data::load_text(folder / (name + ".txt"))));
   return out;
 }
 

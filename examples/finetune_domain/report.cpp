@@ -2,17 +2,16 @@
 #include "report.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <iomanip>
 #include <iostream>
 #include <sstream>
 
+#include "table.h"
+
 using namespace stet::continual;
 
 namespace {
-
-double mean_of(const std::vector<double>& values) { return spread_of(values).mean; }
 
 /// Over the seeds: value(losses of the seed, what they were before).
 template <class Value> Spread over_seeds(const Experiment& e, const std::vector<Outcome>& results, const Value& value) {
@@ -58,22 +57,6 @@ std::vector<TradeoffCurve> ways(const Experiment& e) {
   return out;
 }
 
-std::string cell(const Spread& s) {
-  char out[48];
-  if (std::isfinite(s.deviation)) std::snprintf(out, sizeof out, "%+.3f ± %.3f", s.mean, s.deviation);
-  else std::snprintf(out, sizeof out, "%+.3f", s.mean);
-  return out;
-}
-
-/// Filled up to `width` characters, on the right (on the left if it is negative).
-std::string padded(const std::string& text, int width) {
-  const auto longer = std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) == 0x80; });
-  const std::string room(static_cast<std::size_t>(std::max<std::int64_t>(
-                             0, std::abs(width) - static_cast<std::int64_t>(text.size()) + longer)),
-                         ' ');
-  return width < 0 ? room + text : text + room;
-}
-
 }  // namespace
 
 void print_report(const Names& names, const Experiment& e) {
@@ -88,19 +71,21 @@ void print_report(const Names& names, const Experiment& e) {
       "rise.\n%s\n",
       names.general.c_str(), names.domain.c_str(), e.pretrained.size(), mean_of(general), mean_of(domain),
       others.empty() ? "" : ("Others: mean rise on texts that were never trained on: " + others + ".\n").c_str());
-  const auto row = [&](const std::string& method, const std::string& strength, const std::string& learned,
-                       const std::string& forgotten, const std::string& elsewhere) {
-    std::cout << padded(method, 18) << padded(strength, 10) << padded(learned, -16) << padded(forgotten, -18)
-              << (others.empty() ? "" : padded(elsewhere, -18)) << '\n';
-  };
-  row("method", "strength", "learned", "forgotten", "others");
+  std::vector<std::string> head{"method", "strength", "learned", "forgotten"};
+  if (!others.empty()) head.push_back("others");
+  Table table(head);
   std::size_t i = 0;
   for (const auto& curve : curves(e))
-    for (const auto& p : curve.points)
-      row(curve.method, p.strength, cell(p.learned), cell(p.forgotten),
-          cell(over_seeds(e, e.results[i++], [](const Outcome& r, const Losses& before) {
-            return mean_of(r.after.others) - mean_of(before.others);
-          })));
+    for (const auto& p : curve.points) {
+      std::vector<std::string> row{curve.method, p.strength, cell(p.learned), cell(p.forgotten)};
+      if (!others.empty())
+        row.push_back(cell(over_seeds(e, e.results[i], [](const Outcome& o, const Losses& before) {
+          return mean_of(o.after.others) - mean_of(before.others);
+        })));
+      table.add(row);
+      ++i;
+    }
+  table.print();
 }
 
 void conclude(const Experiment& e, std::size_t plain) {
@@ -112,7 +97,7 @@ void conclude(const Experiment& e, std::size_t plain) {
     if (const auto forgotten = forgotten_at(curve, learned)) order.emplace_back(*forgotten, curve.method);
     else never += (never.empty() ? "" : ", ") + curve.method;
   std::sort(order.begin(), order.end());
-  std::printf("\nAt the same gain on the domain (%.3f nats a byte) the general loss rises by", learned);
+  std::printf("At the same gain on the domain (%.3f nats a byte) the general loss rises by", learned);
   for (std::size_t i = 0; i < order.size(); ++i)
     std::printf("%s %+.3f (%s)", i ? "," : "", order[i].first, order[i].second.c_str());
   std::printf(".\n");

@@ -30,6 +30,25 @@ int depth_of(const nn::Parameter& p, int blocks) {
 
 }  // namespace
 
+Tensor held_out_windows(const data::Text& text) { return data::even_byte_windows(text.held_out, kWindows, kLength); }
+
+Corpora read_texts(const std::filesystem::path& folder, const std::string& general, const std::string& domain) {
+  Corpora out{data::load_text(folder / (general + ".txt")), data::load_text(folder / (domain + ".txt")), {}, {}};
+  out.general_windows = held_out_windows(out.general);
+  out.domain_windows = held_out_windows(out.domain);
+  return out;
+}
+
+continual::LoraOptions lora(std::int64_t rank) {
+  return {.targets = {"transformer.h.*"}, .rank = rank, .alpha = 2 * static_cast<double>(rank)};
+}
+
+void attach(continual::Adapters& adapters, const Method& method) {
+  if (!method.adapter) return;
+  adapters.attach("domain", *method.adapter);
+  adapters.freeze_base();
+}
+
 Losses measure(nn::Gpt2& model, const Corpora& texts, bool others) {
   Losses out{held_out_loss(model, texts.general_windows), held_out_loss(model, texts.domain_windows)};
   if (others)

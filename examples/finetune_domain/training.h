@@ -1,6 +1,7 @@
 // How one model is pretrained, fine-tuned under one method, and measured: for finetune_domain and the claims.
 #pragma once
 
+#include <filesystem>
 #include <functional>
 #include <optional>
 #include <string>
@@ -30,6 +31,16 @@ struct Corpora {
   std::vector<std::string> other_names = {};  ///< texts that are never trained on
   std::vector<stet::Tensor> other_windows = {};
 };
+
+/// FOLDER/GENERAL.txt and FOLDER/DOMAIN.txt, the last tenth of each held out.
+Corpora read_texts(const std::filesystem::path& folder, const std::string& general, const std::string& domain);
+/// kWindows windows of a held-out part, always the same.
+stet::Tensor held_out_windows(const stet::data::Text& text);
+
+/// LoRA on every linear layer of the blocks, alpha twice the rank.
+stet::continual::LoraOptions lora(std::int64_t rank);
+/// Attaches the method's adapter, if it has one, and freezes everything else.
+void attach(stet::continual::Adapters& adapters, const Method& method);
 
 /// Nats per byte.
 struct Losses {

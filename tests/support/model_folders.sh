@@ -47,6 +47,7 @@ refused() {  # EXPECTED command: must fail, and say why
 files=(--general "$folder/prose.txt" --out "$folder/x")
 refused "none.txt" "$finetune" "$folder/llama" --text "$folder/none.txt" "${files[@]}" --length 32
 refused "the model has 40 positions" "$finetune" "$folder/llama" --text "$folder/prose.txt" "${files[@]}" --length 41
+refused "the model's own folder" tune llama llama
 refused "--top 3 of 2 blocks" tune llama x --method top --top 3
 refused "not in {" tune llama x --method all
 refused "adapter_config.json" text llama --adapter "$folder/gpt2"

@@ -111,7 +111,7 @@ TEST_CASE("NaN goes through", "[elementwise][specials]") {
 
 TEST_CASE("the largest of a row counts wherever it stands, and so does NaN", "[elementwise][specials]") {
   for (std::size_t n : {1, 5, 16, 17, 63, 64, 65, 1024, 1025, 3000})
-    for (std::size_t at = 0; at < n; at += n > 100 ? 37 : 1) {
+    for (std::size_t at = 0; at<n; at += n> 100 ? 37 : 1) {
       std::vector<float> values(n, -1.0f);
       values[at] = 100.0f;  // exp(101) is not a float
       INFO(n << " values, the largest at " << at);

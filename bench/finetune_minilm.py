@@ -2,7 +2,7 @@
 measures; initial heads, orders and dropout are drawn by PyTorch.
 
     python3 -m pip install torch transformers peft
-    python3 bench/minilm_peer.py --model DIR --data data_full.json --limit 1500 [--threads 2]
+    python3 bench/finetune_minilm.py --model DIR --data data_full.json --limit 1500 [--threads 2]
 
 Head and top keep the features of what is frozen, computed once in evaluation mode, as stet does.
 """
