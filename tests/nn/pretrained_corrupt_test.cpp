@@ -185,6 +185,15 @@ TEST_CASE("A damaged index is refused by tensor") {
   change("index: no such tensor", R"("model.nome.weight": "model-00001-of-00004.safetensors")", "found no such tensor");
 }
 
+TEST_CASE("An index that leaves a tensor of its files out is refused") {
+  const Folder folder("llama_shards");
+  std::string index = folder.read("model.safetensors.index.json");
+  const std::size_t at = index.find("\"lm_head.weight\": "), end = index.find('\n', at);
+  REQUIRE(at != std::string::npos);
+  folder.write("model.safetensors.index.json", index.erase(at, end - at));
+  refuse("index: a tensor left out", folder, "model.safetensors.index.json", "that its files hold");
+}
+
 TEST_CASE("Every truncation of the weights is refused") {
   const Folder folder("llama_shards");
   const std::string file = "model-00001-of-00004.safetensors", whole = folder.read(file);
