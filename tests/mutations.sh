@@ -48,7 +48,7 @@ mutation continual/adapters/lora.cpp 'linear(linear(in, lora_A) * scale_, lora_B
 mutation continual/adapters/ia3.cpp '!feedforward_ ? bias * flatten(ia3_l) : bias' 'true ? bias : bias' adapters_test
 mutation continual/adapters/adapters.cpp 'p->set_trainable(false);' ';' adapters_test
 mutation continual/feature_cache.cpp 'if (!(now == key_)) rows_.clear();' ';' feature_cache_test
-mutation continual/feature_cache.cpp 'piece && piece->is_merged()' 'false' feature_cache_test
+mutation continual/feature_cache.cpp 'piece && piece->is_merged()' 'piece && false' feature_cache_test
 mutation continual/tradeoff.cpp 'std::min(*least, here)' 'here' tradeoff_test
 # Optimizers.
 mutation optim/optimizers.cpp 'u.correction2 = 1 - std::pow(o.beta2, t)' 'u.correction2 = 1 - std::pow(o.beta2, t + 1)' optim_golden_test

@@ -38,7 +38,9 @@ TEST_CASE("What is forgotten at a given gain lies on the curve") {
   CHECK_FALSE(forgotten_at(curve, 0.05));
   CHECK_FALSE(forgotten_at({"one", {point(0.2, 0.1)}}, 0.2));  // no line
   const TradeoffCurve folded{"f", {point(0.1, 0.5), point(0.4, 0.8), point(0.1, 0.1)}};
-  CHECK(*forgotten_at(folded, 0.25) == Approx(0.45));  // the better of two ways
+  CHECK(*forgotten_at(folded, 0.25) == Approx(0.45));  // the better of two ways, whichever comes first
+  const TradeoffCurve back{"b", {point(0.1, 0.1), point(0.4, 0.8), point(0.1, 0.5)}};
+  CHECK(*forgotten_at(back, 0.25) == Approx(0.45));
 }
 
 TEST_CASE("The picture has every curve, its strengths and its spread") {

@@ -118,6 +118,9 @@ TEST_CASE("the largest of a row counts wherever it stands, and so does NaN", "[e
       REQUIRE(logsumexp(row(values), -1).item() == 100);
       values[at] = kNan;
       REQUIRE(std::isnan(logsumexp(row(values), -1).item()));
+      std::fill(values.begin(), values.end(), std::numeric_limits<float>::infinity());
+      values[at] = kNan;  // before and behind larger ones
+      REQUIRE(std::isnan(logsumexp(row(values), -1).item()));
     }
 }
 
