@@ -28,6 +28,7 @@ echo
 cat <<END
 Next, in build/$preset/examples/:
   custom_strategy       a strategy of your own in under 40 lines (docs/continual.md)
+  claims/               what is said about forgetting, a program for each claim (docs/claims.md)
   finetune_domain       a small GPT learns a domain and forgets general prose (bash examples/get_text.sh DIR makes the texts)
   generate              text from a released GPT-2, Llama, Mistral or Qwen2 folder (docs/transformers.md)
   finetune_minilm       intents with a sentence encoder, and what the encoder keeps for other texts (docs/continual.md)
