@@ -18,6 +18,9 @@ mutation tensor/cpu/kernels/tree.h '((top[c] > next) | (top[c] != top[c]))' '(to
 mutation tensor/cpu/kernels/tree.h 'Max::eval(lane[l], x[i + l])' 'lane[l]' elementwise_test
 mutation tensor/cpu/kernels/gemm.cpp 'outer_tile<R, 1, true>(a, ra, pa, b + col, job.ldb, c + col' 'outer_tile<R, 1, true>(a, ra, pa, b + col, job.ldb, c + col + (col > 32)' elementwise_test
 mutation tensor/cpu/gemm.cpp 'static_cast<const T*>(job.bias) + col' 'static_cast<const T*>(job.bias)' elementwise_test
+mutation tensor/cpu/kernels/packed.cpp 'job.accumulate || part.k > 0' 'part.k > 0' elementwise_test
+mutation tensor/cpu/kernels/packed.cpp 'static_cast<const float*>(job.bias) + col' 'static_cast<const float*>(job.bias)' elementwise_test
+mutation tensor/cpu/kernels/packed.cpp 'i + q < count ? x[q * ld + p] : 0.0f' '0.0f' elementwise_test
 mutation tensor/cpu/indexing.cpp 'if (job.descending ? before(b, a) : before(a, b)) return true;' 'if (before(a, b)) return true;' elementwise_test
 mutation tensor/cpu/kernels/update.cpp 'word >> (j - i) & 1u' 'word >> (j - i) >= 1u' optimizer_test mask_test
 mutation tensor/cpu/kernels/update.cpp 'g = g + lambda * importance[i] * (value - anchor[i])' 'g = g + lambda * importance[i] * (anchor[i] - value)' optimizer_test

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <functional>
 #include <iostream>
+#include <set>
 
 #include <CLI/CLI.hpp>
 
@@ -17,6 +18,7 @@ namespace {
 
 struct Arguments {
   std::string text, out = ".", domain = "technical_manual", general = "general_fortunes";
+  std::vector<std::string> others;
   int seeds = 3, pretrain = 1500, steps = 150, threads = 0;
   bool quick = false;
 };
@@ -27,6 +29,7 @@ void describe(CLI::App& app, Arguments& a) {
       ->required();
   app.add_option("--domain", a.domain, "NAME of what is learned second");
   app.add_option("--general", a.general, "NAME of what is learned first");
+  app.add_option("--others", a.others, "NAMEs of texts to measure alone; none given: every other text of the folder");
   app.add_option("--out", a.out, "where finetune_domain.json and .svg go");
   app.add_option("--seeds", a.seeds, "seeds 1 to N")->check(CLI::PositiveNumber);
   app.add_option("--pretrain", a.pretrain, "steps on the general text")->check(CLI::PositiveNumber);
@@ -127,18 +130,19 @@ Experiment run(const Arguments& arguments, const Corpora& texts) {
   return out;
 }
 
-/// The texts of the folder: the two by name, all others to measure alone.
+/// The texts of the folder: the two that are learned, and those to measure alone.
 Corpora read(const Arguments& arguments) {
   const std::filesystem::path folder = arguments.text;
   Corpora out = read_texts(folder, arguments.general, arguments.domain);
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-    const std::string name = entry.path().stem().string();
-    if (entry.path().extension() == ".txt" && name != arguments.general && name != arguments.domain)
-      out.other_names.push_back(name);
-  }
-  std::sort(out.other_names.begin(), out.other_names.end());
+  std::set<std::string> names(arguments.others.begin(), arguments.others.end());
+  if (names.empty())
+    for (const auto& entry : std::filesystem::directory_iterator(folder))
+      if (entry.path().extension() == ".txt") names.insert(entry.path().stem().string());
+  names.erase(arguments.general);
+  names.erase(arguments.domain);
+  out.other_names.assign(names.begin(), names.end());
   for (const std::string& name : out.other_names)
-    out.other_windows.push_back(held_out_windows(data::load_text(folder / (name + ".txt"))));
+    out.other_windows.push_back(held_out_windows(data::load_text(folder / (name + ".txt")), kWindows / 4));
   return out;
 }
 

@@ -30,7 +30,9 @@ int depth_of(const nn::Parameter& p, int blocks) {
 
 }  // namespace
 
-Tensor held_out_windows(const data::Text& text) { return data::even_byte_windows(text.held_out, kWindows, kLength); }
+Tensor held_out_windows(const data::Text& text, std::int64_t count) {
+  return data::even_byte_windows(text.held_out, count, kLength);
+}
 
 Corpora read_texts(const std::filesystem::path& folder, const std::string& general, const std::string& domain) {
   Corpora out{data::load_text(folder / (general + ".txt")), data::load_text(folder / (domain + ".txt")), {}, {}};

@@ -34,8 +34,8 @@ struct Corpora {
 
 /// FOLDER/GENERAL.txt and FOLDER/DOMAIN.txt, the last tenth of each held out.
 Corpora read_texts(const std::filesystem::path& folder, const std::string& general, const std::string& domain);
-/// kWindows windows of a held-out part, always the same.
-stet::Tensor held_out_windows(const stet::data::Text& text);
+/// Windows of a held-out part, always the same.
+stet::Tensor held_out_windows(const stet::data::Text& text, std::int64_t count = kWindows);
 
 /// LoRA on every linear layer of the blocks, alpha twice the rank.
 stet::continual::LoraOptions lora(std::int64_t rank);

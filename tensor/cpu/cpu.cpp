@@ -28,6 +28,8 @@ namespace stet::cpu {
   template <class T> void bias_activation(T*, std::int64_t, std::int64_t, std::int64_t, const T*, Activation); \
   bool small_gemm_serves(const Gemm&);                                                                         \
   void small_gemm(const Gemm&, const float*, const float*, float*, std::int64_t, std::int64_t);                \
+  std::int64_t packed_floats(const Gemm&);                                                                     \
+  void packed_gemm(const Gemm&, const float*, const float*, float*, float*);                                   \
   }
 STET_FOR_EACH_ISA(STET_DECLARE)
 
@@ -39,17 +41,18 @@ struct Choice {
   GemmParts gemm;
 };
 
-#define STET_FILL(isa)                                                                                \
-  if (name == #isa) {                                                                                 \
-    isa::fill_unary(choice.table);                                                                    \
-    isa::fill_binary(choice.table);                                                                   \
-    isa::fill_reduce(choice.table);                                                                   \
-    isa::fill_rows(choice.table);                                                                     \
-    isa::fill_attention(choice.table);                                                                \
-    isa::fill_random(choice.table);                                                                   \
-    isa::fill_update(choice.table);                                                                   \
-    choice.gemm = {isa::bias_activation<float>, isa::bias_activation<double>, isa::small_gemm_serves, \
-                   isa::small_gemm};                                                                  \
+#define STET_FILL(isa)                                                        \
+  if (name == #isa) {                                                         \
+    isa::fill_unary(choice.table);                                            \
+    isa::fill_binary(choice.table);                                           \
+    isa::fill_reduce(choice.table);                                           \
+    isa::fill_rows(choice.table);                                             \
+    isa::fill_attention(choice.table);                                        \
+    isa::fill_random(choice.table);                                           \
+    isa::fill_update(choice.table);                                           \
+    choice.gemm = {isa::bias_activation<float>, isa::bias_activation<double>, \
+                   isa::small_gemm_serves,      isa::small_gemm,              \
+                   isa::packed_floats,          isa::packed_gemm};            \
   }
 
 std::string_view best_isa() {

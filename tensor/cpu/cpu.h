@@ -22,6 +22,8 @@ struct GemmParts {
   void (*epilogue64)(double*, std::int64_t, std::int64_t, std::int64_t, const double*, Activation);
   bool (*small_serves)(const Gemm&);
   void (*small)(const Gemm&, const float*, const float*, float*, std::int64_t, std::int64_t);
+  std::int64_t (*packed_floats)(const Gemm&);
+  void (*packed)(const Gemm&, const float*, const float*, float*, float*);
 };
 const GemmParts& gemm_parts();
 

@@ -1,12 +1,13 @@
-// GEMM: OpenBLAS, single-threaded inside the project's own pool, and kernels/gemm.cpp for small products. The
-// product is cut into tiles whose size depends on the shape alone; each gets its bias and activation in
-// cache.
+// GEMM: kernels/gemm.cpp for small products, kernels/packed.cpp for most others, and OpenBLAS, single-threaded inside
+// the project's own pool. The product is cut into tiles whose size depends on the shape alone; each gets its bias and
+// activation in cache.
 #include <cblas.h>
 
 #include <algorithm>
 #include <limits>
 #include <mutex>
 
+#include <stet/tensor/cpu/allocator.h>
 #include <stet/tensor/cpu/cpu.h>
 #include <stet/tensor/threads.h>
 
@@ -76,19 +77,44 @@ template <class T, class Epilogue> void blas_gemm(const Gemm& job, Epilogue epil
           T(job.accumulate), a, static_cast<blasint>(job.lda), b, static_cast<blasint>(job.ldb), c,
           static_cast<blasint>(job.ldc));
   };
-  // Every tile packs its part of both operands anew: cutting a large product small costs up to a quarter of its time.
-  const std::int64_t k = std::max<std::int64_t>(job.k, 1), area = job.m * job.n * k > 20'000'000 ? 65'536 : 8'192;
+  // Every tile packs its part of both operands anew: cutting a large product small costs up to a quarter of its time,
+  // but one that is not cut keeps a single thread busy.
+  const std::int64_t k = std::max<std::int64_t>(job.k, 1);
+  const std::int64_t area = std::clamp<std::int64_t>(job.m * job.n / 8, 8'192, 65'536);
   for_tiles<T>(job, tiles_for(job.m, job.n, k, 2'500'000, area), multiply, epilogue);
+}
+
+static const long TAK = std::getenv("TAK") ? atol(std::getenv("TAK")) : 768;
+/// Where packing once for all threads is the better choice: OpenBLAS is ahead for long sums, whose C is read and
+/// written several times here, and for tables as wide as a vocabulary.
+bool packed_serves(const Gemm& job) {
+  const bool many = job.batch > 1 && job.m * job.n * job.k < 8'000'000;  // then each thread takes matrices of its own
+  return job.k > 0 && job.k <= 1024 && !many && !(job.transpose_b && job.n > 8192);
+}
+
+/// Each matrix of the batch by all threads. False where there is no memory for the panels.
+bool packed_gemm(const Gemm& job, const GemmParts& parts) {
+  const std::int64_t bytes = parts.packed_floats(job) * static_cast<std::int64_t>(sizeof(float));
+  auto* scratch = static_cast<float*>(allocate(bytes));
+  if (!scratch) return false;
+  for (std::int64_t i = 0; i < job.batch; ++i)
+    parts.packed(job, static_cast<const float*>(job.a) + i * job.stride_a,
+                 static_cast<const float*>(job.b) + i * job.stride_b, static_cast<float*>(job.c) + i * job.stride_c,
+                 scratch);
+  deallocate(scratch, bytes);
+  return true;
 }
 
 void gemm_kernel(const Gemm& job) {
   const GemmParts& parts = gemm_parts();
   if (job.dtype == DType::f64) return blas_gemm<double>(job, parts.epilogue64);
-  if (!parts.small_serves(job)) return blas_gemm<float>(job, parts.epilogue32);
-  const auto multiply = [&](const float* a, const float* b, float* c, std::int64_t rows, std::int64_t cols) {
-    parts.small(job, a, b, c, rows, cols);
-  };
-  for_tiles<float>(job, tiles_for(job.m, job.n, job.k, 150'000, 256), multiply, parts.epilogue32);
+  if (parts.small_serves(job)) {
+    const auto multiply = [&](const float* a, const float* b, float* c, std::int64_t rows, std::int64_t cols) {
+      parts.small(job, a, b, c, rows, cols);
+    };
+    return for_tiles<float>(job, tiles_for(job.m, job.n, job.k, 150'000, 256), multiply, parts.epilogue32);
+  }
+  if (!packed_serves(job) || !packed_gemm(job, parts)) blas_gemm<float>(job, parts.epilogue32);
 }
 
 }  // namespace

@@ -171,9 +171,11 @@ TEST_CASE("reductions agree with plain loops", "[reduce]") {
 }
 
 TEST_CASE("matrix products agree with plain loops within 8 eps (|A| |B|)", "[matmul]") {
-  const std::vector<std::array<std::int64_t, 3>> sizes{
-      {1, 1, 1},       {10, 100, 784}, {100, 784, 10}, {3, 5, 7},     {17, 33, 65}, {64, 10, 256}, {49, 17, 100},
-      {129, 130, 131}, {6, 16, 2},     {7, 24, 70},    {2, 200, 300}, {5, 0, 3},    {4, 3, 0}};
+  const std::vector<std::array<std::int64_t, 3>> sizes{{1, 1, 1},    {10, 100, 784}, {100, 784, 10}, {3, 5, 7},
+                                                       {17, 33, 65}, {64, 10, 256},  {49, 17, 100},  {129, 130, 131},
+                                                       {6, 16, 2},   {7, 24, 70},    {2, 200, 300},  {5, 0, 3},
+                                                       {4, 3, 0},    {200, 70, 900}, {70, 1100, 99}, {1100, 30, 80},
+                                                       {61, 41, 600}};  // more than one block along k, n, m; edges
   Generator generator(11);
   for (const auto& [m, n, k] : sizes)
     for (int flip = 0; flip < 4; ++flip) {
@@ -196,8 +198,31 @@ TEST_CASE("matrix products agree with plain loops within 8 eps (|A| |B|)", "[mat
     }
 }
 
+TEST_CASE("a product is added to what is there", "[matmul]") {
+  const std::vector<std::array<std::int64_t, 3>> sizes{{10, 12, 20}, {200, 70, 300}, {64, 64, 900}, {100, 33, 100}};
+  for (const auto& [m, n, k] : sizes)
+    for (int flip = 0; flip < 4; ++flip) {
+      const Tensor a = spread(flip & 1 ? Shape{k, m} : Shape{m, k}, -1, 1, 1, f32);
+      const Tensor b = spread(flip & 2 ? Shape{n, k} : Shape{k, n}, -1, 1, 2, f32),
+                   before = spread({m, n}, -9, 9, 3, f32);
+      const Tensor target = before + 0, product = empty({m, n});
+      compute::gemm_into(target, a, flip & 1, b, flip & 2, true);
+      compute::gemm_into(product, a, flip & 1, b, flip & 2, false);
+      INFO(m << 'x' << n << 'x' << k << " flip " << flip);
+      CHECK(max(abs(target - (before + product))).item() <= 2e-4);
+    }
+}
+
+TEST_CASE("a batch of large products is each product alone, bit for bit", "[matmul]") {
+  const Tensor a = spread({3, 210, 200}, -1, 1, 1, f32), b = spread({3, 200, 210}, -1, 1, 2, f32), all = matmul(a, b);
+  for (std::int64_t i = 0; i < 3; ++i) {
+    const Tensor one = matmul(contiguous(select(a, 0, i)), contiguous(select(b, 0, i)));
+    CHECK(max(abs(select(all, 0, i) - one)).item() == 0);
+  }
+}
+
 TEST_CASE("linear equals its composition, whatever the epilogue", "[matmul]") {
-  for (std::int64_t rows : {1, 10, 64, 200})
+  for (std::int64_t rows : {1, 10, 64, 200, 700})
     for (Activation act :
          {Activation::none, Activation::relu, Activation::gelu, Activation::tanh, Activation::sigmoid}) {
       const Tensor x = spread({rows, 100}, -1, 1, 1, f32), w = spread({120, 100}, -1, 1, 2, f32),

@@ -1,70 +1,12 @@
 // Products of small matrices without packing. OpenBLAS clears C and copies both operands into panels before
 // it multiplies: at the sizes of a small network that costs as much as the product. Here C is written once,
-// straight from registers. This file alone is compiled with multiply-add contraction.
-#include <stet/tensor/cpu/kernels/isa.h>
+// straight from registers.
+#include <stet/tensor/cpu/kernels/tile.h>
 
 namespace stet::cpu::STET_ISA {
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int kLanes = 16, kMaxRows = 12, kDotRows = 4, kDotCols = 4;
-#elif defined(__AVX__)
-constexpr int kLanes = 8, kMaxRows = 6, kDotRows = 3, kDotCols = 4;
-#else
-constexpr int kLanes = 4, kMaxRows = 6, kDotRows = 3, kDotCols = 4;
-#endif
-
-typedef float Vec __attribute__((vector_size(kLanes * 4)));
-typedef float Loose __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));  // unaligned memory
-
-inline Vec load(const float* p) { return *reinterpret_cast<const Loose*>(p); }
-inline void store(float* p, Vec v) { *reinterpret_cast<Loose*>(p) = v; }
-inline Vec load_part(const float* p, std::int64_t n) {
-  Vec v{};
-  for (std::int64_t i = 0; i < n; ++i) v[i] = p[i];
-  return v;
-}
-inline void store_part(float* p, Vec v, std::int64_t n) {
-  for (std::int64_t i = 0; i < n; ++i) p[i] = v[i];
-}
-
-template <int I> struct Index { static constexpr int value = I; };
-/// f(Index<0>), ..., f(Index<N - 1>): unrolled before registers are assigned, so that accumulators never
-/// touch memory.
-template <int N, class F> STET_HD void repeat(const F& f) {
-  if constexpr (N > 0) {
-    repeat<N - 1>(f);
-    f(Index<N - 1>{});
-  }
-}
-
-/// C (R, V vectors, the last one `part` wide) = A B: element (r, p) of A at a[r * ra + p * pa].
-template <int R, int V, bool whole> inline void outer_tile(const float* a, std::int64_t ra, std::int64_t pa,
-                                                           const float* b, std::int64_t ldb, float* c, std::int64_t ldc,
-                                                           std::int64_t k, bool accumulate, std::int64_t part) {
-  Vec acc[R][V];
-  repeat<R>([&](auto r) { repeat<V>([&](auto v) { acc[r.value][v.value] = Vec{}; }); });
-  for (std::int64_t p = 0; p < k; ++p) {
-    const float* row = b + p * ldb;
-    Vec bv[V];
-    repeat<V>([&](auto v) {
-      const float* from = row + v.value * kLanes;
-      bv[v.value] = whole || v.value < V - 1 ? load(from) : load_part(from, part);
-    });
-    repeat<R>([&](auto r) {
-      const float s = a[r.value * ra + p * pa];
-      repeat<V>([&](auto v) { acc[r.value][v.value] += s * bv[v.value]; });
-    });
-  }
-  repeat<R>([&](auto r) {
-    repeat<V>([&](auto v) {
-      float* to = c + r.value * ldc + v.value * kLanes;
-      const Vec sum = acc[r.value][v.value];
-      if (whole || v.value < V - 1) store(to, accumulate ? load(to) + sum : sum);
-      else store_part(to, accumulate ? load_part(to, part) + sum : sum, part);
-    });
-  });
-}
+constexpr int kDotRows = kLanes == 16 ? 4 : 3, kDotCols = 4;
 
 template <int R> void outer_rows(const Gemm& job, const float* a, const float* b, float* c, std::int64_t row,
                                  std::int64_t from, std::int64_t to) {
@@ -72,7 +14,7 @@ template <int R> void outer_rows(const Gemm& job, const float* a, const float* b
   a += row * ra;
   c += row * job.ldc;
   std::int64_t col = from;
-  for (; col + 2 * kLanes <= to; col += 2 * kLanes)
+  for (; col + kPanel <= to; col += kPanel)
     outer_tile<R, 2, true>(a, ra, pa, b + col, job.ldb, c + col, job.ldc, job.k, job.accumulate, kLanes);
   if (col + kLanes <= to) {
     outer_tile<R, 1, true>(a, ra, pa, b + col, job.ldb, c + col, job.ldc, job.k, job.accumulate, kLanes);
@@ -80,24 +22,6 @@ template <int R> void outer_rows(const Gemm& job, const float* a, const float* b
   }
   if (col < to) outer_tile<R, 1, false>(a, ra, pa, b + col, job.ldb, c + col, job.ldc, job.k, job.accumulate, to - col);
 }
-
-using OuterRows = void (*)(const Gemm&, const float*, const float*, float*, std::int64_t, std::int64_t, std::int64_t);
-
-template <int... R> OuterRows outer_for(std::int64_t rows, TypeList<std::integral_constant<int, R>...>) {
-  constexpr OuterRows table[] = {outer_rows<R>...};
-  return table[rows - 1];
-}
-using RowCounts =
-    TypeList<std::integral_constant<int, 1>, std::integral_constant<int, 2>, std::integral_constant<int, 3>,
-             std::integral_constant<int, 4>, std::integral_constant<int, 5>, std::integral_constant<int, 6>
-#if defined(__AVX512F__)
-             ,
-             std::integral_constant<int, 7>, std::integral_constant<int, 8>, std::integral_constant<int, 9>,
-             std::integral_constant<int, 10>, std::integral_constant<int, 11>, std::integral_constant<int, 12>
-#endif
-             >;
-
-typedef float Vec4 __attribute__((vector_size(16)));
 
 inline Vec4 fold(Vec v) {
 #if defined(__AVX512F__)
@@ -173,7 +97,7 @@ void block(const Gemm& job, const float* a, const float* b, float* c, std::int64
     const std::int64_t stop = col + width < to ? col + width : to;
     for (std::int64_t g = 0; g < groups; ++g) {
       const std::int64_t first = row + count * g / groups, rows = row + count * (g + 1) / groups - first;
-      if (!dot) outer_for(rows, RowCounts{})(job, a, b, c, first, col, stop);
+      if (!dot) with_rows(rows, [&](auto r) { outer_rows<r.value>(job, a, b, c, first, col, stop); });
       else if (rows == 1) dot_rows<1>(job, a, b, c, first, col, stop);
       else if (rows == 2) dot_rows<2>(job, a, b, c, first, col, stop);
       else if (rows == 3) dot_rows<3>(job, a, b, c, first, col, stop);

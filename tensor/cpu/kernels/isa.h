@@ -24,6 +24,9 @@ void bias_activation(T* c, std::int64_t rows, std::int64_t cols, std::int64_t ld
 bool small_gemm_serves(const Gemm& job);
 /// One piece of C: a, b and c point at its first row and column.
 void small_gemm(const Gemm& job, const float* a, const float* b, float* c, std::int64_t rows, std::int64_t cols);
+/// The whole of one matrix, with its bias and activation; `scratch` has room for packed_floats().
+void packed_gemm(const Gemm& job, const float* a, const float* b, float* c, float* scratch);
+std::int64_t packed_floats(const Gemm& job);
 
 inline constexpr std::int64_t kChunk = 16384;  ///< elements of one piece of work; never depends on thread count
 

@@ -1,0 +1,81 @@
+// Registers: vectors of the instruction set, and the tile of C that both matrix kernels accumulate in them. The files
+// that include this one are compiled with multiply-add contraction.
+#pragma once
+
+#include <stet/tensor/cpu/kernels/isa.h>
+
+namespace stet::cpu::STET_ISA {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16, kMaxRows = 12;
+#elif defined(__AVX__)
+constexpr int kLanes = 8, kMaxRows = 6;
+#else
+constexpr int kLanes = 4, kMaxRows = 6;
+#endif
+constexpr std::int64_t kPanel = 2 * kLanes;  ///< columns of a tile
+
+typedef float Vec __attribute__((vector_size(kLanes * 4)));
+typedef float Loose __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));  // unaligned memory
+
+inline Vec load(const float* p) { return *reinterpret_cast<const Loose*>(p); }
+inline void store(float* p, Vec v) { *reinterpret_cast<Loose*>(p) = v; }
+inline Vec load_part(const float* p, std::int64_t n) {
+  Vec v{};
+  for (std::int64_t i = 0; i < n; ++i) v[i] = p[i];
+  return v;
+}
+inline void store_part(float* p, Vec v, std::int64_t n) {
+  for (std::int64_t i = 0; i < n; ++i) p[i] = v[i];
+}
+
+template <int I> struct Index { static constexpr int value = I; };
+/// f(Index<0>), ..., f(Index<N - 1>): unrolled before registers are assigned, so that accumulators never
+/// touch memory.
+template <int N, class F> STET_HD void repeat(const F& f) {
+  if constexpr (N > 0) {
+    repeat<N - 1>(f);
+    f(Index<N - 1>{});
+  }
+}
+
+/// C (R, V vectors, the last one `part` wide unless whole) = A B: element (r, p) of A at a[r * ra + p * pa]. Padded:
+/// the rows of B can be read in whole vectors.
+template <int R, int V, bool whole, bool padded = whole>
+inline void outer_tile(const float* a, std::int64_t ra, std::int64_t pa, const float* b, std::int64_t ldb, float* c,
+                       std::int64_t ldc, std::int64_t k, bool accumulate, std::int64_t part) {
+  Vec acc[R][V];
+  repeat<R>([&](auto r) { repeat<V>([&](auto v) { acc[r.value][v.value] = Vec{}; }); });
+  for (std::int64_t p = 0; p < k; ++p) {
+    const float* row = b + p * ldb;
+    Vec bv[V];
+    repeat<V>([&](auto v) {
+      const float* from = row + v.value * kLanes;
+      bv[v.value] = padded || v.value < V - 1 ? load(from) : load_part(from, part);
+    });
+    repeat<R>([&](auto r) {
+      const float s = a[r.value * ra + p * pa];
+      repeat<V>([&](auto v) { acc[r.value][v.value] += s * bv[v.value]; });
+    });
+  }
+  repeat<R>([&](auto r) {
+    repeat<V>([&](auto v) {
+      float* to = c + r.value * ldc + v.value * kLanes;
+      const Vec sum = acc[r.value][v.value];
+      if (whole || v.value < V - 1) store(to, accumulate ? load(to) + sum : sum);
+      else store_part(to, accumulate ? load_part(to, part) + sum : sum, part);
+    });
+  });
+}
+
+/// f(Index<rows>), rows from 1 to kMaxRows.
+template <int R = 1, class F> inline void with_rows(std::int64_t rows, const F& f) {
+  if (rows == R) f(Index<R>{});
+  else if constexpr (R < kMaxRows) with_rows<R + 1>(rows, f);
+}
+
+typedef float Vec4 __attribute__((vector_size(16)));
+
+}  // namespace
+}  // namespace stet::cpu::STET_ISA
