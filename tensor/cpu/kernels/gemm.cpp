@@ -75,11 +75,34 @@ template <int R, int C> inline void dot_tile(const float* a, std::int64_t lda, c
   });
 }
 
+/// The lanes of the dot product of two rows: four accumulators, since one would wait for itself.
+inline Vec dot_lanes(const float* a, const float* b, std::int64_t k) {
+  Vec acc[4];
+  repeat<4>([&](auto i) { acc[i.value] = Vec{}; });
+  std::int64_t p = 0;
+  for (; p + 4 * kLanes <= k; p += 4 * kLanes)
+    repeat<4>([&](auto i) { acc[i.value] += load(a + p + i.value * kLanes) * load(b + p + i.value * kLanes); });
+  for (; p + kLanes <= k; p += kLanes) acc[0] += load(a + p) * load(b + p);
+  if (p < k) acc[1] += load_part(a + p, k - p) * load_part(b + p, k - p);
+  return (acc[0] + acc[1]) + (acc[2] + acc[3]);
+}
+
+/// Four columns of one row of C, as when a model writes one token after the other: B is read once, from memory, and in
+/// the order in which it lies there.
+inline void dot_four(const float* a, const float* b, std::int64_t ldb, float* c, std::int64_t k, bool accumulate) {
+  Vec4 lanes[4];
+  repeat<4>([&](auto j) { lanes[j.value] = fold(dot_lanes(a, b + j.value * ldb, k)); });
+  const Vec4 sums = sum_four(lanes[0], lanes[1], lanes[2], lanes[3]);
+  for (int j = 0; j < 4; ++j) c[j] = accumulate ? c[j] + sums[j] : sums[j];
+}
+
 template <int R> void dot_rows(const Gemm& job, const float* a, const float* b, float* c, std::int64_t row,
                                std::int64_t from, std::int64_t to) {
   a += row * job.lda;
   c += row * job.ldc;
   std::int64_t col = from;
+  for (; R == 1 && job.k >= 256 && col + 4 <= to; col += 4)
+    dot_four(a, b + col * job.ldb, job.ldb, c + col, job.k, job.accumulate);
   for (; col + kDotCols <= to; col += kDotCols)
     dot_tile<R, kDotCols>(a, job.lda, b + col * job.ldb, job.ldb, c + col, job.ldc, job.k, job.accumulate);
   for (; col < to; ++col)
