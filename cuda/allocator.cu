@@ -118,15 +118,7 @@ class Allocator {
   std::int64_t limit_ = 0;
 };
 
-constexpr int kMaxDevices = 16;
-
-/// One for each device.
-Allocator& allocator() {
-  static auto* instances = new Allocator[kMaxDevices];  // they outlive every static tensor
-  int device = 0;
-  static_cast<void>(cudaGetDevice(&device));
-  return instances[device];
-}
+Allocator& allocator() { return of_current_device<Allocator>(); }
 
 }  // namespace
 

@@ -10,8 +10,6 @@ namespace stet {
 namespace cuda {
 namespace {
 
-constexpr int kMaxDevices = 16;
-
 struct Devices {
   int count = 0;
   cudaError_t status = cudaSuccess;

@@ -15,6 +15,15 @@
 
 namespace stet::cuda {
 
+inline constexpr int kMaxDevices = 16;
+/// The current device's T; there is one for each, and they outlive every static tensor.
+template <class T> T& of_current_device() {
+  static auto* instances = new T[kMaxDevices];
+  int device = 0;
+  static_cast<void>(cudaGetDevice(&device));
+  return instances[device];
+}
+
 /// All work of a device goes to one stream, in order.
 cudaStream_t stream();
 /// An Error that names the operation, or OutOfMemory.

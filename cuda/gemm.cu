@@ -160,12 +160,7 @@ class Blas {
   Scratch* workspace_ = nullptr;
 };
 
-Blas& blas() {
-  static auto* instances = new Blas[16];  // one for each device; they outlive every static tensor
-  int device = 0;
-  static_cast<void>(cudaGetDevice(&device));
-  return instances[device];
-}
+Blas& blas() { return of_current_device<Blas>(); }
 
 /// c = act(c + bias) after a product whose epilogue cuBLASLt does not have.
 template <class Op, class T> struct EpilogueBody {

@@ -110,4 +110,7 @@ __device__ __forceinline__ std::int64_t checked(std::int64_t value, std::int64_t
   return 0;
 }
 
+/// The table holds one entry for both element types.
+template <auto F32, auto F64, class Job> void either(const Job& job) { (job.dtype == DType::f32 ? F32 : F64)(job); }
+
 }  // namespace stet::cuda

@@ -267,10 +267,6 @@ template <class T> void attention_grad(const Attention& job) {
            exact_grid("attention", job.batch * job.kv_heads * ceil_div(job.keys, kKeys)), dim3(kThreads), now);
 }
 
-template <void (*F32)(const Attention&), void (*F64)(const Attention&)> void either(const Attention& job) {
-  (job.dtype == DType::f32 ? F32 : F64)(job);
-}
-
 }  // namespace
 
 void fill_attention(Kernels& table) {

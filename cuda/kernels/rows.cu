@@ -256,11 +256,6 @@ template <class T> void cross_entropy_grad(const Rows& job) {
   on_rows("cross_entropy", job, cross_entropy_grad_kernel<T>, cross_entropy_job<T>(job, true));
 }
 
-/// The table holds one entry for both element types.
-template <void (*F32)(const Rows&), void (*F64)(const Rows&)> void either(const Rows& job) {
-  (job.dtype == DType::f32 ? F32 : F64)(job);
-}
-
 }  // namespace
 
 void fill_rows(Kernels& table) {

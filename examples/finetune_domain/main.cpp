@@ -29,7 +29,8 @@ void describe(CLI::App& app, Arguments& a) {
       ->required();
   app.add_option("--domain", a.domain, "NAME of what is learned second");
   app.add_option("--general", a.general, "NAME of what is learned first");
-  app.add_option("--others", a.others, "NAMEs of texts to measure alone; none given: every other text of the folder");
+  app.add_option("--others", a.others, "NAMEs of texts to measure alone; none given: every other text of the folder")
+      ->default_str("");
   app.add_option("--out", a.out, "where finetune_domain.json and .svg go");
   app.add_option("--seeds", a.seeds, "seeds 1 to N")->check(CLI::PositiveNumber);
   app.add_option("--pretrain", a.pretrain, "steps on the general text")->check(CLI::PositiveNumber);

@@ -10,6 +10,7 @@
 #include <stet/tensor/compute.h>
 
 #include "support/catch.h"
+#include "support/device.h"
 #include "support/samples.h"
 
 using namespace stet;
@@ -123,17 +124,10 @@ std::int64_t ulps_of(DType dtype, std::string_view op) {
 
 double low_of(std::string_view op) { return op == "log" || op == "sqrt" || op == "rsqrt" || op == "pow" ? 0.01 : -4; }
 
-struct NeedsCuda {
-  NeedsCuda() {
-    if (!cuda::available()) WARN("skipped: no CUDA device");
-  }
-  explicit operator bool() const { return cuda::available(); }
-};
-
 }  // namespace
 
 TEST_CASE("elementwise operations are the CPU's", "[parity]") {
-  if (!NeedsCuda()) return;
+  if (!test::has_cuda()) return;
   for (DType dtype : {f32, f64, i64}) {
     UnaryOps::for_each([&]<class Op>() {
       if (dtype == i64 && !Op::integers) return;
@@ -156,7 +150,7 @@ TEST_CASE("elementwise operations are the CPU's", "[parity]") {
 }
 
 TEST_CASE("casts, copies and fills are the CPU's", "[parity]") {
-  if (!NeedsCuda()) return;
+  if (!test::has_cuda()) return;
   for (DType from : {f32, f64, i64, i32, u8, boolean, bf16})
     for (DType target : {f32, f64, i64, i32, u8, boolean, bf16})
       for (Layout layout : kLayouts) {
@@ -174,7 +168,7 @@ TEST_CASE("casts, copies and fills are the CPU's", "[parity]") {
 }
 
 TEST_CASE("special values in every place of a block", "[parity]") {
-  if (!NeedsCuda()) return;
+  if (!test::has_cuda()) return;
   const float inf = std::numeric_limits<float>::infinity();
   const std::vector<float> special{NAN, inf, -inf, 0.f, -0.f, 1e-40f, -1e-40f, FLT_MAX, -FLT_MAX, FLT_MIN, 1.f};
   for (std::int64_t n = 1; n <= 67; ++n) {
@@ -201,7 +195,7 @@ TEST_CASE("special values in every place of a block", "[parity]") {
 }
 
 TEST_CASE("reductions agree with the CPU's to four roundings of their terms", "[parity]") {
-  if (!NeedsCuda()) return;
+  if (!test::has_cuda()) return;
   const std::vector<Shape> shapes{{1},      {33},      {257},      {70'001},  {5, 31},
                                   {3, 300}, {600, 40}, {2, 7, 33}, {1100, 3}, {4, 1030, 2}};
   for (DType dtype : {f32, f64, i64})
@@ -226,7 +220,7 @@ TEST_CASE("reductions agree with the CPU's to four roundings of their terms", "[
 }
 
 TEST_CASE("products agree with the CPU's to four roundings of their terms", "[parity]") {
-  if (!NeedsCuda()) return;
+  if (!test::has_cuda()) return;
   struct Case {
     std::int64_t m, n, k;
   };
@@ -255,7 +249,7 @@ TEST_CASE("products agree with the CPU's to four roundings of their terms", "[pa
 }
 
 TEST_CASE("row operations agree with the CPU's", "[parity]") {
-  if (!NeedsCuda()) return;
+  if (!test::has_cuda()) return;
   for (DType dtype : {f32, f64})
     for (std::int64_t n : {1, 2, 31, 32, 33, 100, 257, 1030})
       for (std::int64_t m : {1, 5}) {
@@ -293,7 +287,7 @@ TEST_CASE("row operations agree with the CPU's", "[parity]") {
 }
 
 TEST_CASE("random draws have the CPU's bits", "[parity]") {
-  if (!NeedsCuda()) return;
+  if (!test::has_cuda()) return;
   for (std::int64_t n : kSizes)
     for (DType dtype : {f32, f64, i64, i32, u8, boolean}) {
       INFO(dtype << " of " << n);
@@ -312,7 +306,7 @@ TEST_CASE("random draws have the CPU's bits", "[parity]") {
 }
 
 TEST_CASE("movement by index, sums by index and sorting are the CPU's", "[parity]") {
-  if (!NeedsCuda()) return;
+  if (!test::has_cuda()) return;
   for (DType dtype : {f32, f64, i64, i32, u8})
     for (std::int64_t n : {1, 2, 33, 257, 1500})
       for (int axis : {0, 1}) {
@@ -335,7 +329,7 @@ TEST_CASE("movement by index, sums by index and sorting are the CPU's", "[parity
 }
 
 TEST_CASE("there are at least 1,500 parity rows", "[parity]") {
-  if (!NeedsCuda()) return;
+  if (!test::has_cuda()) return;
   INFO(rows << " rows so far: this case counts what ran before it");
   if (rows > 0) CHECK(rows >= 1500);
   WARN(rows << " parity rows on " << cuda::device_name());

@@ -22,8 +22,7 @@ namespace {
 struct OnCuda {
   std::optional<DefaultDevice> device;
   OnCuda() {
-    if (cuda::available()) device.emplace(Device::cuda());
-    else WARN("skipped: no CUDA device");
+    if (test::has_cuda()) device.emplace(Device::cuda());
   }
   explicit operator bool() const { return device.has_value(); }
 };

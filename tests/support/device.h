@@ -5,6 +5,9 @@
 #include <functional>
 
 #include <stet/autograd/ops.h>
+#include <stet/cuda/cuda.h>
+
+#include "support/catch.h"
 
 namespace stet::test {
 
@@ -22,6 +25,12 @@ template <class T> Tensor written(const Tensor& x, const std::function<void(T*)>
   const Tensor host = on_host(x).clone();
   write(host.mutable_data<T>());
   return to(host, x.device());
+}
+
+/// For a test that needs a CUDA device: says that it is skipped where there is none.
+inline bool has_cuda() {
+  if (!cuda::available()) WARN("skipped: no CUDA device");
+  return cuda::available();
 }
 
 /// A test of the CPU alone; `reason` says why no other device can run it.
