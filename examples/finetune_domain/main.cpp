@@ -143,7 +143,7 @@ Corpora read(const Arguments& arguments) {
   names.erase(arguments.domain);
   out.other_names.assign(names.begin(), names.end());
   for (const std::string& name : out.other_names)
-    out.other_windows.push_back(held_out_windows(data::load_text(folder / (name + ".txt")), kWindows / 4));
+    out.other_windows.push_back(held_out_windows(read_text(folder, name), kWindows / 4));
   return out;
 }
 

@@ -34,8 +34,16 @@ Tensor held_out_windows(const data::Text& text, std::int64_t count) {
   return data::even_byte_windows(text.held_out, count, kLength);
 }
 
+data::Text read_text(const std::filesystem::path& folder, const std::string& name) {
+  const std::filesystem::path path = folder / (name + ".txt");
+  data::Text out = data::load_text(path);
+  check(std::min(out.train.size(), out.held_out.size()) >= kLength, "read_text", path.string(), ": its last tenth has ",
+        out.held_out.size(), " bytes, a window needs ", kLength);
+  return out;
+}
+
 Corpora read_texts(const std::filesystem::path& folder, const std::string& general, const std::string& domain) {
-  Corpora out{data::load_text(folder / (general + ".txt")), data::load_text(folder / (domain + ".txt")), {}, {}};
+  Corpora out{read_text(folder, general), read_text(folder, domain), {}, {}};
   out.general_windows = held_out_windows(out.general);
   out.domain_windows = held_out_windows(out.domain);
   return out;

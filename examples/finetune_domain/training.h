@@ -32,6 +32,8 @@ struct Corpora {
   std::vector<stet::Tensor> other_windows = {};
 };
 
+/// FOLDER/NAME.txt, the last tenth held out. Throws Error that names the file where that is less than a window.
+stet::data::Text read_text(const std::filesystem::path& folder, const std::string& name);
 /// FOLDER/GENERAL.txt and FOLDER/DOMAIN.txt, the last tenth of each held out.
 Corpora read_texts(const std::filesystem::path& folder, const std::string& general, const std::string& domain);
 /// Windows of a held-out part, always the same.

@@ -9,8 +9,9 @@ cat "$root"/docs/*.md "$root"/README.md >"$folder/prose.txt"
 cat "$root"/tensor/*.cpp "$root"/autograd/*.cpp >"$folder/sources.txt"
 
 cp "$root"/CHANGELOG.md "$folder/changes.txt"
+head -c 600 "$root"/LICENSE >"$folder/short.txt"  # its last tenth is less than a window
 
-printed=$("$1" --text "$folder" --general prose --domain sources --pretrain 40 --steps 8 --quick --out "$folder")
+printed=$("$1" --text "$folder" --general prose --domain sources --others changes --pretrain 40 --steps 8 --quick --out "$folder")
 for word in "full, lr" replay EWC L2-SP "top blocks" "layer-wise lr" LoRA "(IA)³" adapters WiSE-FT "At the same gain on the domain" "trained on: changes."; do
   grep -qF "$word" <<<"$printed" || { echo "missing in the output: $word" >&2; echo "$printed" >&2; exit 1; }
 done
@@ -22,3 +23,5 @@ if grep -qiw nan <<<"$printed"; then echo "a loss is no number" >&2; exit 1; fi
 
 problem=$("$1" --text "$folder" --general prose --domain none --quick 2>&1) && { echo "a missing text is no error" >&2; exit 1; }
 grep -q 'none.txt' <<<"$problem"
+problem=$("$1" --text "$folder" --general prose --domain sources --quick 2>&1) && { echo "a short text is no error" >&2; exit 1; }
+grep -q 'short.txt: its last tenth has 60 bytes' <<<"$problem"
