@@ -55,15 +55,17 @@ void multiply(bool ta, bool accumulate, std::int64_t m, std::int64_t n, std::int
 
 /// A block of keys (or values) with its features as rows: products with it then run along the keys, in registers,
 /// where sums of dot products would have to be folded. It is turned once where it fits, else piece by piece; a few rows
-/// alone, as in decoding, are not worth it.
+/// alone, as in decoding, are not worth it. The scores' scale is taken in on the way.
 template <class T> struct Turned {
   const T* x = nullptr;
   std::int64_t keys = 0, width = 0, stride = 0;
+  T scale = 1;
   bool done = false;
   alignas(64) T at[kFeatures * kKeys];
 
-  void set(const T* start, std::int64_t count, std::int64_t features, std::int64_t row) {
+  void set(const T* start, std::int64_t count, std::int64_t features, std::int64_t row, T factor) {
     x = start;
+    scale = factor;
     keys = count;
     width = features;
     stride = row;
@@ -71,12 +73,17 @@ template <class T> struct Turned {
   }
   void turn(std::int64_t from, std::int64_t count) {
     for (std::int64_t j = 0; j < keys; ++j)
-      for (std::int64_t c = 0; c < count; ++c) at[c * kKeys + j] = x[j * stride + from + c];
+      for (std::int64_t c = 0; c < count; ++c) at[c * kKeys + j] = x[j * stride + from + c] * scale;
   }
-  /// s (rows, kKeys) = a x^T.
+  /// s (rows, kKeys) = scale a x^T.
   void product(std::int64_t rows, const T* a, std::int64_t lda, T* s) {
     if constexpr (sizeof(T) == sizeof(float))
-      if (rows <= 4) return multiply(false, false, rows, keys, width, a, lda, x, stride, s, kKeys, true);
+      if (rows <= 4) {
+        multiply(false, false, rows, keys, width, a, lda, x, stride, s, kKeys, true);
+        for (std::int64_t i = 0; i < rows; ++i)
+          for (std::int64_t j = 0; j < keys; ++j) s[i * kKeys + j] *= scale;
+        return;
+      }
     for (std::int64_t from = 0; from < width; from += kFeatures) {
       const std::int64_t count = least(kFeatures, width - from);
       if (!done) turn(from, count);
@@ -120,9 +127,6 @@ template <class T> void apply_masks(const Attention& job, const Block& at, T* s)
 /// s (rows, kKeys) = scale q k^T, masked.
 template <class T> void scores(const Attention& job, const Block& at, Turned<T>& k, T* s) {
   k.product(at.rows, start<T>(job.q, at.batch, at.head, at.row), job.q.stride[2], s);
-  const T scale = static_cast<T>(job.scale);
-  for (std::int64_t i = 0; i < at.rows; ++i)
-    for (std::int64_t j = 0; j < at.keys; ++j) s[i * kKeys + j] *= scale;
   apply_masks(job, at, s);
 }
 
@@ -178,7 +182,8 @@ void forward(const Attention& job, std::int64_t batch, std::int64_t head, std::i
   clear(out, count, job.value_width, ldo);
   const std::int64_t seen = keys_seen(job, row + count - 1);
   for (std::int64_t key = 0; key < seen; key += kKeys) {
-    k.set(start<T>(job.k, batch, kv_head, key), least(kKeys, seen - key), job.width, job.k.stride[2]);
+    k.set(start<T>(job.k, batch, kv_head, key), least(kKeys, seen - key), job.width, job.k.stride[2],
+          static_cast<T>(job.scale));
     for (std::int64_t i = 0; i < count; i += kRows) {
       const Block at{batch, head, row + i, least(kRows, count - i), key, k.keys};
       if (keys_seen(job, at.row + at.rows - 1) > key)
@@ -200,8 +205,8 @@ template <class T> struct Tiles {
   alignas(64) T p[kRows * kKeys], ds[kRows * kKeys];
 
   void set(const Attention& job, std::int64_t batch, std::int64_t kv_head, std::int64_t key, std::int64_t keys) {
-    k.set(start<T>(job.k, batch, kv_head, key), keys, job.width, job.k.stride[2]);
-    v.set(start<T>(job.v, batch, kv_head, key), keys, job.value_width, job.v.stride[2]);
+    k.set(start<T>(job.k, batch, kv_head, key), keys, job.width, job.k.stride[2], static_cast<T>(job.scale));
+    v.set(start<T>(job.v, batch, kv_head, key), keys, job.value_width, job.v.stride[2], T(1));
   }
 };
 
