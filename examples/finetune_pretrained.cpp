@@ -74,10 +74,6 @@ struct Model {
     }
   }
   nn::Module& module() const { return pretrained.module(); }
-  void save(const fs::path& folder) const {
-    if (auto* gpt2 = std::get_if<std::unique_ptr<nn::Gpt2>>(&pretrained.model)) nn::save_pretrained(**gpt2, folder);
-    else nn::save_pretrained(*std::get<std::unique_ptr<nn::Llama>>(pretrained.model), folder);
-  }
 
  private:
   template <class M>
@@ -168,7 +164,7 @@ void train(const Arguments& a, const Model& model, const Text& domain, const Tex
 
 /// A model folder: weights, configuration, and the files of the tokenizer as they were.
 void save_model(const Model& model, const fs::path& from, const fs::path& out) {
-  model.save(out);
+  nn::save_pretrained(model.pretrained, out);
   const fs::path folder = fs::is_directory(from) ? from : from.parent_path();
   for (const auto& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();

@@ -39,8 +39,12 @@ std::unique_ptr<Llama> load_llama2c(const std::filesystem::path& file);
 
 /// Writes config.json and model.safetensors, which load_pretrained and transformers read; each is replaced as a whole
 /// or not at all, the weights first. The folder is made where it is missing.
-void save_pretrained(const Gpt2& model, const std::filesystem::path& folder);
-void save_pretrained(const Llama& model, const std::filesystem::path& folder);
+void save_pretrained(const Pretrained& model, const std::filesystem::path& folder);
+/// `end_tokens` is written as eos_token_id.
+void save_pretrained(const Gpt2& model, const std::filesystem::path& folder,
+                     const std::vector<std::int64_t>& end_tokens = {});
+void save_pretrained(const Llama& model, const std::filesystem::path& folder,
+                     const std::vector<std::int64_t>& end_tokens = {});
 /// transformers reads a Bert without a pooler as BertModel with add_pooling_layer=False.
 void save_pretrained(const Bert& model, const std::filesystem::path& folder);
 /// An Error where two labels have one name.

@@ -21,8 +21,8 @@ struct Config {
 Config read_config(const std::filesystem::path& file);
 
 /// The text of a config.json that says the same.
-std::string config_text(const Gpt2Config& config);
-std::string config_text(const LlamaConfig& config);
+std::string config_text(const Gpt2Config& config, const std::vector<std::int64_t>& end_tokens);
+std::string config_text(const LlamaConfig& config, const std::vector<std::int64_t>& end_tokens);
 std::string config_text(const BertConfig& config);
 std::string config_text(const BertConfig& config, const BertClassifierOptions& options);
 

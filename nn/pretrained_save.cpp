@@ -12,6 +12,12 @@ namespace {
 
 using json = nlohmann::ordered_json;
 
+/// One number or a list, as transformers has it; nothing where there is none.
+void add_end_tokens(json& config, const std::vector<std::int64_t>& tokens) {
+  if (tokens.size() == 1) config["eos_token_id"] = tokens[0];
+  else if (!tokens.empty()) config["eos_token_id"] = tokens;
+}
+
 std::string text_of(const json& config) { return config.dump(2) + "\n"; }
 
 const char* name_of(MlpKind kind) {
@@ -30,7 +36,7 @@ json head(const char* model_type, const char* model) {
 
 }  // namespace
 
-std::string config_text(const Gpt2Config& c) {
+std::string config_text(const Gpt2Config& c, const std::vector<std::int64_t>& end_tokens) {
   json out = head("gpt2", "GPT2LMHeadModel");
   out.update({{"vocab_size", c.vocab_size},
               {"n_positions", c.n_positions},
@@ -45,10 +51,11 @@ std::string config_text(const Gpt2Config& c) {
               {"layer_norm_epsilon", c.layer_norm_epsilon},
               {"initializer_range", c.initializer_range},
               {"tie_word_embeddings", true}});
+  add_end_tokens(out, end_tokens);
   return text_of(out);
 }
 
-std::string config_text(const LlamaConfig& c) {
+std::string config_text(const LlamaConfig& c, const std::vector<std::int64_t>& end_tokens) {
   const bool same_bias = c.output_bias.value_or(c.attention_bias) == c.attention_bias;
   const bool qwen = !same_bias && c.attention_bias && !c.mlp_bias;
   check(same_bias || qwen, kSave, "output_bias differs from attention_bias: transformers' models have that only as ",
@@ -69,6 +76,7 @@ std::string config_text(const LlamaConfig& c) {
               {"initializer_range", c.initializer_range},
               {"tie_word_embeddings", c.tie_word_embeddings}});
   if (!qwen) out.update({{"attention_bias", c.attention_bias}, {"mlp_bias", c.mlp_bias}});
+  add_end_tokens(out, end_tokens);
   return text_of(out);
 }
 
@@ -139,11 +147,21 @@ void save_folder(const Module& model, const std::string& config, const std::file
 
 }  // namespace
 
-void save_pretrained(const Gpt2& model, const std::filesystem::path& folder) {
-  save_folder(model, pretrained::config_text(model.config()), folder, true);
+void save_pretrained(const Pretrained& model, const std::filesystem::path& folder) {
+  if (const auto* gpt2 = std::get_if<std::unique_ptr<Gpt2>>(&model.model))
+    return save_pretrained(**gpt2, folder, model.end_tokens);
+  if (const auto* llama = std::get_if<std::unique_ptr<Llama>>(&model.model))
+    return save_pretrained(**llama, folder, model.end_tokens);
+  if (const auto* bert = std::get_if<std::unique_ptr<Bert>>(&model.model)) return save_pretrained(**bert, folder);
+  save_pretrained(*std::get<std::unique_ptr<BertClassifier>>(model.model), folder);
 }
-void save_pretrained(const Llama& model, const std::filesystem::path& folder) {
-  save_folder(model, pretrained::config_text(model.config()), folder);
+void save_pretrained(const Gpt2& model, const std::filesystem::path& folder,
+                     const std::vector<std::int64_t>& end_tokens) {
+  save_folder(model, pretrained::config_text(model.config(), end_tokens), folder, true);
+}
+void save_pretrained(const Llama& model, const std::filesystem::path& folder,
+                     const std::vector<std::int64_t>& end_tokens) {
+  save_folder(model, pretrained::config_text(model.config(), end_tokens), folder);
 }
 void save_pretrained(const Bert& model, const std::filesystem::path& folder) {
   save_folder(model, pretrained::config_text(model.config()), folder);
