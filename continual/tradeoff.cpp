@@ -77,17 +77,22 @@ void draw_axes(std::ostream& out, const Axis& x, const Axis& y, const std::strin
   turned(out, x.from - 52, (y.from + y.to) / 2, "axis", -90, y_title);
 }
 
-/// Circle, square, triangle and diamond in turn, so that a curve is known without its colour.
-void draw_mark(std::ostream& out, double x, double y, std::size_t kind) {
+/// Circle, square, triangle and diamond in turn, so that a curve is known without its colour; hollow, on a dashed
+/// curve, where colours come a second time.
+bool is_second(std::size_t place) { return place >= kOkabeIto.size(); }
+
+void draw_mark(std::ostream& out, double x, double y, std::size_t place) {
   constexpr std::array<std::string_view, 4> paths{"M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0-9 0", "M-4-4H4V4H-4Z",
                                                   "M0-5.5L5 4H-5Z", "M0-6L5 0L0 6L-5 0Z"};
-  out << "<path d=\"" << paths[kind % paths.size()] << "\" transform=\"translate(" << x << ' ' << y << ")\"/>\n";
+  out << "<path d=\"" << paths[place % paths.size()] << (is_second(place) ? "\" fill=\"white" : "")
+      << "\" transform=\"translate(" << x << ' ' << y << ")\"/>\n";
 }
 
 void draw_curve(std::ostream& out, const TradeoffCurve& curve, std::size_t place, const Axis& x, const Axis& y) {
   const auto colour = kOkabeIto[place % kOkabeIto.size()];
-  out << "<g fill=\"" << colour << "\" stroke=\"" << colour << "\"><polyline fill=\"none\" stroke-width=\"1.6\""
-      << (place >= kOkabeIto.size() ? " stroke-dasharray=\"5 3\"" : "") << " points=\"";
+  const std::string stroke =
+      std::string("stroke-width=\"1.6\"") + (is_second(place) ? " stroke-dasharray=\"5 3\"" : "");
+  out << "<g fill=\"" << colour << "\" stroke=\"" << colour << "\"><polyline fill=\"none\" " << stroke << " points=\"";
   for (const auto& p : curve.points) out << x.at(p.learned.mean) << ',' << y.at(p.forgotten.mean) << ' ';
   out << "\"/>\n";
   for (const auto& p : curve.points) {
@@ -99,8 +104,9 @@ void draw_curve(std::ostream& out, const TradeoffCurve& curve, std::size_t place
     text(out, px + 7, py - 5, "class=\"strength\" stroke=\"none\"", p.strength);
   }
   const double row = kTop + 14 + 22 * static_cast<double>(place);
-  draw_mark(out, kWidth - kRight + 22, row - 4, place);
-  text(out, kWidth - kRight + 34, row, "class=\"method\" stroke=\"none\"", curve.method);
+  line(out, kWidth - kRight + 10, row - 4, kWidth - kRight + 40, row - 4, stroke);
+  draw_mark(out, kWidth - kRight + 25, row - 4, place);
+  text(out, kWidth - kRight + 46, row, "class=\"method\" stroke=\"none\"", curve.method);
   out << "</g>\n";
 }
 

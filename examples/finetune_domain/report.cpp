@@ -92,16 +92,27 @@ void conclude(const Experiment& e, std::size_t plain) {
   const double learned =
       0.8 * point(e, plain, "", [](const Outcome& r) -> const Losses& { return r.after; }).learned.mean;
   std::vector<std::pair<double, std::string>> order;
-  std::string never;
-  for (const auto& curve : curves(e))
+  std::string more, less;
+  for (const auto& curve : curves(e)) {
+    const auto [low, high] = std::minmax_element(
+        curve.points.begin(), curve.points.end(),
+        [](const TradeoffPoint& a, const TradeoffPoint& b) { return a.learned.mean < b.learned.mean; });
+    const auto named = [&](const TradeoffPoint& p) {
+      char words[64];
+      std::snprintf(words, sizeof words, " %+.3f for %+.3f (", p.forgotten.mean, p.learned.mean);
+      return words + curve.method + (p.strength.empty() ? "" : " ") + p.strength + ")";
+    };
     if (const auto forgotten = forgotten_at(curve, learned)) order.emplace_back(*forgotten, curve.method);
-    else never += (never.empty() ? "" : ", ") + curve.method;
+    else if (low->learned.mean > learned) more += (more.empty() ? "" : ",") + named(*low);
+    else less += (less.empty() ? "" : ",") + named(*high);
+  }
   std::sort(order.begin(), order.end());
   std::printf("At the same gain on the domain (%.3f nats a byte) the general loss rises by", learned);
   for (std::size_t i = 0; i < order.size(); ++i)
     std::printf("%s %+.3f (%s)", i ? "," : "", order[i].first, order[i].second.c_str());
   std::printf(".\n");
-  if (!never.empty()) std::printf("Not on their curve at that gain: %s.\n", never.c_str());
+  if (!more.empty()) std::printf("Learn more than that at every strength, and forget at the least:%s.\n", more.c_str());
+  if (!less.empty()) std::printf("Never learn as much, and forget at the most:%s.\n", less.c_str());
 }
 
 void write_json(const std::filesystem::path& path, const Names& names, int pretraining, int steps,
