@@ -21,6 +21,7 @@ mutation tensor/cpu/gemm.cpp 'static_cast<const T*>(job.bias) + col' 'static_cas
 mutation tensor/cpu/kernels/packed.cpp 'job.accumulate || part.k > 0' 'part.k > 0' elementwise_test
 mutation tensor/cpu/kernels/packed.cpp 'static_cast<const float*>(job.bias) + col' 'static_cast<const float*>(job.bias)' elementwise_test
 mutation tensor/cpu/kernels/packed.cpp 'i + q < count ? x[q * ld + p] : 0.0f' '0.0f' elementwise_test
+mutation tensor/cpu/kernels/gemm.cpp '(acc[0] + acc[1]) + (acc[2] + acc[3])' '(acc[0] + acc[1]) + acc[2]' elementwise_test
 mutation tensor/cpu/indexing.cpp 'if (job.descending ? before(b, a) : before(a, b)) return true;' 'if (before(a, b)) return true;' elementwise_test
 mutation tensor/cpu/kernels/update.cpp 'word >> (j - i) & 1u' 'word >> (j - i) >= 1u' optimizer_test mask_test
 mutation tensor/cpu/kernels/update.cpp 'g = g + lambda * importance[i] * (value - anchor[i])' 'g = g + lambda * importance[i] * (anchor[i] - value)' optimizer_test
