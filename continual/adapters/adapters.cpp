@@ -44,23 +44,31 @@ std::set<std::string> matching(const std::map<std::string, Layer*>& layers, cons
   return matched;
 }
 
-/// Makes the pieces that each kind of options asks for.
+/// Makes the pieces that each kind of options asks for, one for a layer: trained whole goes before adapted.
 struct Maker {
   nn::Module& model;
   const std::string& name;
   std::vector<std::unique_ptr<Piece>> pieces = {};
 
+  std::set<std::string> train_whole(const std::map<std::string, nn::Linear*>& layers,
+                                    const std::vector<std::string>& globs) {
+    const auto paths = matching(layers, globs);
+    for (const std::string& path : paths) pieces.push_back(std::make_unique<WholeLayer>(*layers.at(path), name, path));
+    return paths;
+  }
   void operator()(const LoraOptions& options) {
     const auto layers = layers_of<nn::Linear>(model);
+    const auto whole = train_whole(layers, options.modules_to_save);
     for (const std::string& path : matching(layers, options.targets))
-      pieces.push_back(std::make_unique<Lora>(*layers.at(path), name, path, options));
+      if (!whole.contains(path)) pieces.push_back(std::make_unique<Lora>(*layers.at(path), name, path, options));
   }
   void operator()(const Ia3Options& options) {
     const auto layers = layers_of<nn::Linear>(model);
-    const auto inputs = matching(layers, options.feedforward);
-    for (const std::string& path : matching(layers, options.targets))
-      if (!inputs.contains(path)) pieces.push_back(std::make_unique<Ia3>(*layers.at(path), name, path, false));
-    for (const std::string& path : inputs) pieces.push_back(std::make_unique<Ia3>(*layers.at(path), name, path, true));
+    auto taken = train_whole(layers, options.modules_to_save);
+    for (const bool feedforward : {true, false})
+      for (const std::string& path : matching(layers, feedforward ? options.feedforward : options.targets))
+        if (taken.insert(path).second)
+          pieces.push_back(std::make_unique<Ia3>(*layers.at(path), name, path, feedforward));
   }
   void operator()(const BottleneckOptions& options) {
     const auto blocks = layers_of<nn::TransformerBlock>(model);

@@ -9,6 +9,7 @@
 #include <stet/continual/adapters/bottleneck.h>
 #include <stet/continual/adapters/ia3.h>
 #include <stet/continual/adapters/lora.h>
+#include <stet/continual/adapters/whole.h>
 #include <stet/continual/strategy.h>
 
 namespace stet::continual {

@@ -9,9 +9,16 @@
 namespace stet::continual {
 namespace {
 
-Tensor initial_a(const nn::Module& owner, const nn::Linear& base, const LoraOptions& options) {
-  check(options.rank >= 1, "Lora", "'", base.path(), "': rank ", options.rank, ", expected at least 1");
-  return nn::init::draw(owner, "lora_A", {options.rank, base.in()}, nn::init::linear_default(base.in()),
+/// What the first glob that matches says of a place.
+template <class T> T pick(const ByGlob<T>& by_glob, const std::string& place, T otherwise) {
+  for (const auto& [glob, value] : by_glob)
+    if (nn::glob_match(glob, place)) return value;
+  return otherwise;
+}
+
+Tensor initial_a(const nn::Module& owner, const nn::Linear& base, std::int64_t rank) {
+  check(rank >= 1, "Lora", "'", base.path(), "': rank ", rank, ", expected at least 1");
+  return nn::init::draw(owner, "lora_A", {rank, base.in()}, nn::init::linear_default(base.in()),
                         base.weight.value().options());
 }
 
@@ -19,10 +26,10 @@ Tensor initial_a(const nn::Module& owner, const nn::Linear& base, const LoraOpti
 
 Lora::Lora(nn::Linear& base, std::string name, std::string place, const LoraOptions& options)
     : LinearPiece(base, std::move(name), std::move(place)),
-      lora_A(this, "lora_A", initial_a(*this, base, options)),
-      lora_B(this, "lora_B", zeros({base.out(), options.rank}, base.weight.value().options())),
-      scale_(options.alpha /
-             (options.rslora ? std::sqrt(static_cast<double>(options.rank)) : static_cast<double>(options.rank))) {
+      lora_A(this, "lora_A", initial_a(*this, base, pick(options.rank_pattern, this->place(), options.rank))),
+      lora_B(this, "lora_B", zeros({base.out(), rank()}, base.weight.value().options())),
+      alpha_(pick(options.alpha_pattern, this->place(), options.alpha)),
+      scale_(alpha_ / (options.rslora ? std::sqrt(static_cast<double>(rank())) : static_cast<double>(rank()))) {
   if (options.dropout > 0) lora_dropout_.emplace(this, "lora_dropout", options.dropout);
   if (!options.dora) return;
   const NoGrad no_grad;

@@ -5,6 +5,9 @@
 
 namespace stet::continual {
 
+/// Of several globs that match, the first counts.
+template <class T> using ByGlob = std::vector<std::pair<std::string, T>>;
+
 /// The defaults and meanings are PEFT's.
 struct LoraOptions {
   std::vector<std::string> targets = {};  ///< globs over paths of linear layers: "*q_proj"
@@ -14,6 +17,9 @@ struct LoraOptions {
   bool rslora = false;          ///< scale alpha / sqrt(rank) instead of alpha / rank
   bool dora = false;            ///< learn the norm of each row of the weight apart from its direction
   bool fan_in_fan_out = false;  ///< only written to files: PEFT's base stores its weights as (in, out), as in GPT-2
+  ByGlob<std::int64_t> rank_pattern = {};         ///< ranks of layers that have another
+  ByGlob<double> alpha_pattern = {};              ///< the same for alpha
+  std::vector<std::string> modules_to_save = {};  ///< globs over linear layers that are trained whole, as a head is
 };
 
 /// y = x W^T + b + s (drop(x) A^T) B^T. A starts as U(-1/sqrt(in), 1/sqrt(in)), B as 0. With DoRA
@@ -21,8 +27,11 @@ struct LoraOptions {
 /// (section 4.3 of the paper); m starts as the norm of W's rows.
 class Lora final : public LinearPiece {
  public:
+  /// The patterns of `options` hold for `place`.
   Lora(nn::Linear& base, std::string name, std::string place, const LoraOptions& options);
   Merged merged() const override;
+  std::int64_t rank() const { return lora_A.shape()[0]; }
+  double alpha() const { return alpha_; }
 
   nn::Parameter lora_A;                                ///< (rank, in)
   nn::Parameter lora_B;                                ///< (out, rank)
@@ -33,7 +42,7 @@ class Lora final : public LinearPiece {
 
  private:
   Tensor row_norms() const;
-  double scale_;
+  double alpha_, scale_;
   std::optional<nn::Dropout> lora_dropout_;
 };
 

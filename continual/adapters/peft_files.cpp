@@ -1,5 +1,8 @@
 // Adapter files under PEFT's names: adapter_model.safetensors and adapter_config.json.
+#include <algorithm>
+#include <cmath>
 #include <optional>
+#include <regex>
 #include <set>
 #include <sstream>
 
@@ -15,6 +18,7 @@ namespace {
 
 using nlohmann::json;
 constexpr std::string_view kPrefix = "base_model.model.";
+constexpr std::int64_t kMostRank = std::int64_t{1} << 24;
 constexpr const char* kConfig = "adapter_config.json";
 constexpr const char* kWeights = "adapter_model.safetensors";
 constexpr const char* kPlacements[] = {"houlsby", "pfeiffer", "parallel"};
@@ -45,7 +49,7 @@ class Config {
   std::optional<JsonFile::Value> find(std::string_view key) const { return root().given(key); }
   std::int64_t integer(std::string_view key, std::int64_t otherwise) const {
     const auto value = find(key);
-    return value ? value->integer(1, std::int64_t{1} << 24) : otherwise;
+    return value ? value->integer(1, kMostRank) : otherwise;
   }
   double number(std::string_view key, double otherwise) const {
     const auto value = find(key);
@@ -61,6 +65,12 @@ class Config {
     for (std::size_t i = 0; i < names.size(); ++i)
       if (value.text() == names[i]) return static_cast<int>(i);
     value.refuse("found ", quoted(value.text()), ", which is none of those that are known");
+  }
+  std::vector<std::string> texts(std::string_view key) const {
+    std::vector<std::string> out;
+    if (const auto listed = find(key))
+      listed->for_each_item([&](const JsonFile::Value& text) { out.emplace_back(text.text()); });
+    return out;
   }
   /// A field that changes what is computed and that stet has not: only its neutral values are read.
   void refuse(std::string_view key) const {
@@ -79,10 +89,38 @@ class Config {
   JsonFile file_;
 };
 
+/// Whether a path is one of `names`, or ends in one: PEFT's rule for lists of modules.
+bool is_named(const std::string& place, const std::vector<std::string>& names) {
+  return std::any_of(names.begin(), names.end(),
+                     [&](const std::string& name) { return place == name || place.ends_with("." + name); });
+}
+
+/// The layers that were trained whole, by the file's keys.
+std::vector<std::string> whole_layers(const Config& config, const nn::State& state) {
+  const auto names = config.texts("modules_to_save");
+  std::vector<std::string> out;
+  for (const std::string& place : places_in(state, {".weight"}))
+    if (is_named(place, names)) out.push_back(place);
+  return out;
+}
+
+/// A key of PEFT's patterns: a regular expression for the end of a path. A long or unusual one is refused, since a
+/// matcher can need much memory and time for it.
+std::regex path_end(std::string_view pattern, const JsonFile::Value& at) {
+  constexpr std::size_t kLongest = 256;
+  try {
+    if (pattern.size() <= kLongest)
+      return std::regex("(.*\\.)?(" + std::string(pattern) + ")",
+                        std::regex::ECMAScript | std::regex_constants::__polynomial);
+  } catch (const std::regex_error&) {
+  }
+  at.refuse("the pattern ", quoted(pattern), " is not one that can be matched here");
+}
+
 LoraOptions lora_options(const Config& config, const nn::State& state) {
-  for (const char* key : {"bias", "modules_to_save", "rank_pattern", "alpha_pattern", "lora_bias", "layer_replication",
-                          "target_parameters", "trainable_token_indices", "alora_invocation_tokens", "use_qalora",
-                          "use_bdlora", "kasa_config", "arrow_config", "velora_config", "monteclora_config"})
+  for (const char* key : {"bias", "lora_bias", "layer_replication", "target_parameters", "trainable_token_indices",
+                          "alora_invocation_tokens", "use_qalora", "use_bdlora", "kasa_config", "arrow_config",
+                          "velora_config", "monteclora_config"})
     config.refuse(key);
   // PiSSA, OLoRA, CorDA and LoftQ change the base as well.
   if (const auto start = config.find("init_lora_weights"); start && start->type() != JsonType::flag)
@@ -96,20 +134,32 @@ LoraOptions lora_options(const Config& config, const nn::State& state) {
                       .fan_in_fan_out = config.flag("fan_in_fan_out")};
   const auto places = places_in(state, {".lora_A.weight", ".lora_B.weight"});
   options.targets.assign(places.begin(), places.end());
+  const auto read_patterns = [&](std::string_view key, auto& out, auto value_of) {
+    const auto patterns = config.find(key);
+    if (!patterns) return;
+    patterns->for_each_member([&](std::string_view pattern, const JsonFile::Value& value) {
+      const std::regex end = path_end(pattern, value);
+      for (const std::string& place : places)
+        if (std::regex_match(place, end)) out.emplace_back(place, value_of(value));
+    });
+  };
+  // Of several patterns that match, the first counts, and PEFT sorts them when it writes: which rank it was, A tells.
+  read_patterns("rank_pattern", options.rank_pattern, [](const JsonFile::Value& v) { return v.integer(1, kMostRank); });
+  std::erase_if(options.rank_pattern, [&](const auto& pattern) {
+    const auto a = state.find(std::string(kPrefix) + pattern.first + ".lora_A.weight");
+    return a == state.end() || a->second.rank() != 2 || a->second.shape()[0] != pattern.second;
+  });
+  read_patterns("alpha_pattern", options.alpha_pattern, [](const JsonFile::Value& v) { return v.number(); });
+  options.modules_to_save = whole_layers(config, state);
   return options;
 }
 
 Ia3Options ia3_options(const Config& config, const nn::State& state) {
-  config.refuse("modules_to_save");
   Ia3Options options{.fan_in_fan_out = config.flag("fan_in_fan_out")};
-  std::vector<std::string> names;
-  if (const auto listed = config.find("feedforward_modules"))
-    listed->for_each_item([&](const JsonFile::Value& name) { names.emplace_back(name.text()); });
-  for (const std::string& place : places_in(state, {".ia3_l"})) {
-    bool feedforward = false;
-    for (const std::string& name : names) feedforward = feedforward || place == name || place.ends_with("." + name);
-    (feedforward ? options.feedforward : options.targets).push_back(place);
-  }
+  const auto names = config.texts("feedforward_modules");
+  for (const std::string& place : places_in(state, {".ia3_l"}))
+    (is_named(place, names) ? options.feedforward : options.targets).push_back(place);
+  options.modules_to_save = whole_layers(config, state);
   return options;
 }
 
@@ -131,19 +181,22 @@ AdapterOptions read_options(const Config& config, const nn::State& state) {
   type.refuse("found ", quoted(type.text()), ", expected LORA, IA3 or BOTTLENECK");
 }
 
+/// PEFT reads whole numbers, and any number besides.
+json whole_if_possible(double value) {
+  return value == std::trunc(value) && std::abs(value) < 1e15 ? json(static_cast<std::int64_t>(value)) : json(value);
+}
+
 struct Fields {
   json& config;
   void operator()(const LoraOptions& o) const {
     config["peft_type"] = "LORA";
     config["r"] = o.rank;
-    // PEFT reads whole numbers, and any number besides.
-    if (o.alpha == static_cast<double>(static_cast<std::int64_t>(o.alpha)))
-      config["lora_alpha"] = static_cast<std::int64_t>(o.alpha);
-    else config["lora_alpha"] = o.alpha;
+    config["lora_alpha"] = whole_if_possible(o.alpha);
     config["lora_dropout"] = o.dropout;
     config["use_rslora"] = o.rslora;
     config["use_dora"] = o.dora;
     config["fan_in_fan_out"] = o.fan_in_fan_out;
+    config["rank_pattern"] = config["alpha_pattern"] = json::object();
     config["bias"] = "none";
     config["init_lora_weights"] = true;
   }
@@ -151,6 +204,7 @@ struct Fields {
     config["peft_type"] = "IA3";
     config["fan_in_fan_out"] = o.fan_in_fan_out;
     config["init_ia3_weights"] = true;
+    config["feedforward_modules"] = json::array();
   }
   void operator()(const BottleneckOptions& o) const {
     config["peft_type"] = "BOTTLENECK";
@@ -160,6 +214,22 @@ struct Fields {
     config["scale"] = o.scale;
   }
 };
+
+/// Names a piece's place in the lists of the configuration.
+void list_place(json& config, const Piece& piece) {
+  if (dynamic_cast<const WholeLayer*>(&piece)) {
+    config["modules_to_save"].push_back(piece.place());
+    return;
+  }
+  config["target_modules"].push_back(piece.place());
+  if (const auto* ia3 = dynamic_cast<const Ia3*>(&piece); ia3 && ia3->feedforward())
+    config["feedforward_modules"].push_back(piece.place());
+  if (const auto* lora = dynamic_cast<const Lora*>(&piece)) {
+    const std::string path = "^" + piece.place();  // PEFT matches ends of paths otherwise
+    if (lora->rank() != config["r"]) config["rank_pattern"][path] = lora->rank();
+    if (lora->alpha() != config["lora_alpha"]) config["alpha_pattern"][path] = whole_if_possible(lora->alpha());
+  }
+}
 
 /// Copies a file's tensors into the pieces; an Error lists all that do not fit before anything is written.
 void fill(const std::vector<std::unique_ptr<Piece>>& pieces, const nn::State& state,
@@ -187,17 +257,15 @@ void fill(const std::vector<std::unique_ptr<Piece>>& pieces, const nn::State& st
 void Adapters::save(const std::string& name, const std::filesystem::path& folder) const {
   const Entry& saved = entry(name, "save");
   nn::State state;
-  json targets = json::array(), feedforward = json::array();
+  json config{{"task_type", nullptr},
+              {"inference_mode", true},
+              {"target_modules", json::array()},
+              {"modules_to_save", nullptr}};
+  std::visit(Fields{config}, saved.options);
   for (const auto& piece : saved.pieces) {
-    targets.push_back(piece->place());
-    if (const auto* ia3 = dynamic_cast<const Ia3*>(piece.get()); ia3 && ia3->feedforward())
-      feedforward.push_back(piece->place());
+    list_place(config, *piece);
     for (const nn::Parameter* p : piece->parameters()) state[key_of(*piece, *p)] = p->value().detach();
   }
-  json config{{"task_type", nullptr}, {"inference_mode", true}, {"modules_to_save", nullptr}};
-  config["target_modules"] = targets;
-  std::visit(Fields{config}, saved.options);
-  if (std::holds_alternative<Ia3Options>(saved.options)) config["feedforward_modules"] = feedforward;
   std::error_code problem;
   std::filesystem::create_directories(folder, problem);
   check(!problem, "save", folder.string(), ": making the folder: ", problem.message());

@@ -69,7 +69,11 @@ LoraOptions dora() {
 std::vector<AdapterOptions> linear_kinds() {
   LoraOptions rs = kLora;
   rs.rslora = true;
-  return {kLora, rs, dora(), Ia3Options{.targets = {"*k_proj", "*v_proj"}, .feedforward = {"*down_proj"}}};
+  LoraOptions head = dora();
+  head.rank_pattern = {{"*.0.*q_proj", 3}, {"*q_proj", 1}};
+  head.alpha_pattern = {{"*v_proj", 2.5}};
+  head.modules_to_save = {"lm_head", "*.1.*down_proj"};
+  return {kLora, rs, dora(), head, Ia3Options{.targets = {"*k_proj", "*v_proj"}, .feedforward = {"*down_proj"}}};
 }
 std::vector<AdapterOptions> all_kinds() {
   auto kinds = linear_kinds();
@@ -190,7 +194,8 @@ TEST_CASE("PEFT's adapters give PEFT's logits and are written as PEFT reads them
   const Tensor tokens = to(golden.at("in.tokens"), default_device());
   const test::Scratch scratch;
   const char* keep = std::getenv("STET_ADAPTERS_OUT");  // for make_adapter_goldens.py --check
-  for (const std::string name : {"lora", "rslora", "dora", "ia3", "gpt2_lora", "gpt2_dora", "gpt2_ia3"}) {
+  for (const std::string name : {"lora", "rslora", "dora", "ia3", "gpt2_lora", "gpt2_dora", "gpt2_ia3", "lora_patterns",
+                                 "lora_head", "ia3_head"}) {
     CAPTURE(name);
     LlamaCase llama;
     nn::Gpt2 gpt2({.vocab_size = 19,
@@ -230,6 +235,46 @@ TEST_CASE("PEFT's adapters give PEFT's logits and are written as PEFT reads them
     CHECK(same_bits(logits(), before));
     if (const auto* lora = std::get_if<LoraOptions>(&adapters.options("mine"))) CHECK(lora->fan_in_fan_out == is_gpt2);
   }
+}
+
+TEST_CASE("ranks and alphas by glob, and layers trained whole", "[adapters]") {
+  LlamaCase llama;
+  Adapters adapters(llama.model);
+  const LoraOptions options{.targets = {"*_proj"},
+                            .rank = 2,
+                            .alpha = 3,
+                            .rank_pattern = {{"*.0.*q_proj", 5}, {"*q_proj", 1}},
+                            .alpha_pattern = {{"*.1.*v_proj", 2.5}},
+                            .modules_to_save = {"lm_head", "*.0.mlp.up_proj"}};
+  CHECK(adapters.attach("a", options) == 15);
+  const auto shape_of = [&](const std::string& path) { return llama.model.parameter(path).shape(); };
+  CHECK(shape_of("model.layers.0.self_attn.q_proj.a.lora_A") == Shape{5, 8});
+  CHECK(shape_of("model.layers.1.self_attn.q_proj.a.lora_B") == Shape{8, 1});
+  CHECK(shape_of("model.layers.1.self_attn.k_proj.a.lora_A") == Shape{2, 8});
+  CHECK(shape_of("lm_head.a.weight") == Shape{19, 8});
+  CHECK(shape_of("model.layers.0.mlp.up_proj.a.weight") == Shape{12, 8});
+  adapters.freeze_base();
+
+  // The head's copy is trained; its original keeps its bits, and comes back.
+  const Tensor head = llama.model.parameter("lm_head.weight").value().detach().clone(), plain = llama();
+  optim::Sgd optimizer(llama.model.trainable_parameters(), {.lr = 0.1});
+  sum(square(llama.model(llama.tokens))).backward();
+  optimizer.step();
+  CHECK(same_bits(llama.model.parameter("lm_head.weight").value().detach(), head));
+  CHECK(max(abs(llama.model.parameter("lm_head.a.weight").value().detach() - head)).item() > 0);
+  const Tensor trained = llama();
+  CHECK_FALSE(same_bits(trained, plain));
+
+  const test::Scratch scratch;
+  adapters.save("a", scratch.path());
+  adapters.detach("a");
+  CHECK(same_bits(llama(), plain));
+  adapters.load("b", scratch.path());
+  CHECK(same_bits(llama(), trained));
+  const auto& loaded = std::get<LoraOptions>(adapters.options("b"));
+  CHECK(loaded.rank_pattern.size() == 2);
+  CHECK(loaded.alpha_pattern == ByGlob<double>{{"model.layers.1.self_attn.v_proj", 2.5}});
+  CHECK(loaded.modules_to_save == std::vector<std::string>{"lm_head", "model.layers.0.mlp.up_proj"});
 }
 
 TEST_CASE("bottleneck adapters are saved and loaded", "[adapters]") {
@@ -448,6 +493,17 @@ TEST_CASE("what does not fit is refused by name", "[adapters][misuse]") {
   scratch.write("adapter_config.json", R"({"peft_type": "LORA", "r": "two"})");
   CHECK_THAT(message_of([&] { adapters.load("b", scratch.path()); }),
              Contains("adapter_config.json") && Contains("r near byte") && Contains("\"two\""));
+  for (const std::string& pattern : {std::string("(q_proj"), std::string("(?i)q"), std::string(300, 'q')}) {
+    scratch.write("adapter_config.json", R"({"peft_type": "LORA", "rank_pattern": {")" + pattern + R"(": 2}})");
+    CHECK_THAT(message_of([&] { adapters.load("b", scratch.path()); }),
+               Contains("rank_pattern") && Contains("near byte") && Contains("is not one that can be matched"));
+  }
+  scratch.write("adapter_config.json", R"({"peft_type": "LORA", "rank_pattern": {"(.*)*(.*)*(.*)*x": 0}})");
+  CHECK_THAT(message_of([&] { adapters.load("b", scratch.path()); }),
+             Contains("mismatched: " + key) || Contains("rank_pattern"));
+  CHECK_THAT(
+      message_of([&] { adapters.attach("b", LoraOptions{.targets = {"*q_proj"}, .modules_to_save = {"head"}}); }),
+      Contains("no layer matches 'head'"));
   scratch.write("adapter_config.json", R"({"peft_type": "VERA"})");
   CHECK_THAT(message_of([&] { adapters.load("b", scratch.path()); }),
              Contains("peft_type near byte") && Contains("\"VERA\""));

@@ -46,6 +46,12 @@ CASES = {
     "gpt2_dora": ("gpt2", peft.LoraConfig(r=2, use_dora=True, fan_in_fan_out=True, target_modules=["c_attn", "mlp.c_proj"])),
     "gpt2_ia3": ("gpt2", peft.IA3Config(target_modules=["c_attn", "mlp.c_proj"], feedforward_modules=["mlp.c_proj"],
                                         fan_in_fan_out=True)),
+    "lora_patterns": ("llama", peft.LoraConfig(r=2, lora_alpha=3, target_modules=["q_proj", "v_proj", "down_proj"],
+                                               rank_pattern={"layers.0.self_attn.q_proj": 5, "(v|q)_proj": 1},
+                                               alpha_pattern={"^model.layers.1.self_attn.q_proj": 9, "down_proj": 2.5})),
+    "lora_head": ("llama", peft.LoraConfig(r=2, use_dora=True, target_modules=["q_proj"], modules_to_save=["lm_head"])),
+    "ia3_head": ("llama", peft.IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"],
+                                         modules_to_save=["lm_head"])),
 }
 
 
@@ -68,7 +74,9 @@ def write():
         model = peft.get_peft_model(base(family), config)
         generator = torch.Generator().manual_seed(100 + number)
         for key, p in model.named_parameters():
-            if "lora_" in key or "ia3_" in key:
+            if "modules_to_save" in key:
+                p.data = p.data + torch.randn(p.shape, generator=generator) * 0.3
+            elif "lora_" in key or "ia3_" in key:
                 around = p.data if "magnitude" in key else 1.0 if "ia3_" in key else 0.0
                 p.data = around + torch.randn(p.shape, generator=generator) * 0.3
         model.save_pretrained(HERE / name)
