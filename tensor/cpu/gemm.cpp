@@ -84,7 +84,6 @@ template <class T, class Epilogue> void blas_gemm(const Gemm& job, Epilogue epil
   for_tiles<T>(job, tiles_for(job.m, job.n, k, 2'500'000, area), multiply, epilogue);
 }
 
-static const long TAK = std::getenv("TAK") ? atol(std::getenv("TAK")) : 768;
 /// Where packing once for all threads is the better choice: OpenBLAS is ahead for long sums, whose C is read and
 /// written several times here, and for tables as wide as a vocabulary.
 bool packed_serves(const Gemm& job) {
