@@ -111,7 +111,10 @@ void gemm_kernel(const Gemm& job) {
     const auto multiply = [&](const float* a, const float* b, float* c, std::int64_t rows, std::int64_t cols) {
       parts.small(job, a, b, c, rows, cols);
     };
-    return for_tiles<float>(job, tiles_for(job.m, job.n, job.k, 150'000, 256), multiply, parts.epilogue32);
+    // Few rows wait for memory, which two threads read faster than one; many keep their thread busy with arithmetic.
+    const bool few = job.m < 4;
+    const Tiles tiles = tiles_for(job.m, job.n, job.k, few ? 40'000 : 150'000, few ? 64 : 256);
+    return for_tiles<float>(job, tiles, multiply, parts.epilogue32);
   }
   if (!packed_serves(job) || !packed_gemm(job, parts)) blas_gemm<float>(job, parts.epilogue32);
 }

@@ -4,6 +4,10 @@
 
 #include <stet/tensor/cpu/kernels/isa.h>
 
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
 namespace stet::cpu::STET_ISA {
 namespace {
 
@@ -21,6 +25,20 @@ typedef float Loose __attribute__((vector_size(kLanes * 4), aligned(4), may_alia
 
 inline Vec load(const float* p) { return *reinterpret_cast<const Loose*>(p); }
 inline void store(float* p, Vec v) { *reinterpret_cast<Loose*>(p) = v; }
+
+// The first n lanes of memory; what lies behind them is not touched.
+#if defined(__AVX512F__)
+inline __mmask16 first_lanes(std::int64_t n) { return static_cast<__mmask16>((1u << n) - 1); }
+inline Vec load_part(const float* p, std::int64_t n) { return (Vec)_mm512_maskz_loadu_ps(first_lanes(n), p); }
+inline void store_part(float* p, Vec v, std::int64_t n) { _mm512_mask_storeu_ps(p, first_lanes(n), (__m512)v); }
+#elif defined(__AVX__)
+inline __m256i first_lanes(std::int64_t n) {
+  alignas(32) static constexpr int mask[2 * kLanes] = {-1, -1, -1, -1, -1, -1, -1, -1};
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(mask + kLanes - n));
+}
+inline Vec load_part(const float* p, std::int64_t n) { return (Vec)_mm256_maskload_ps(p, first_lanes(n)); }
+inline void store_part(float* p, Vec v, std::int64_t n) { _mm256_maskstore_ps(p, first_lanes(n), (__m256)v); }
+#else
 inline Vec load_part(const float* p, std::int64_t n) {
   Vec v{};
   for (std::int64_t i = 0; i < n; ++i) v[i] = p[i];
@@ -29,6 +47,7 @@ inline Vec load_part(const float* p, std::int64_t n) {
 inline void store_part(float* p, Vec v, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) p[i] = v[i];
 }
+#endif
 
 template <int I> struct Index { static constexpr int value = I; };
 /// f(Index<0>), ..., f(Index<N - 1>): unrolled before registers are assigned, so that accumulators never
