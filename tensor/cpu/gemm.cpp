@@ -84,11 +84,11 @@ template <class T, class Epilogue> void blas_gemm(const Gemm& job, Epilogue epil
   for_tiles<T>(job, tiles_for(job.m, job.n, k, 2'500'000, area), multiply, epilogue);
 }
 
-/// Where packing once for all threads is the better choice: OpenBLAS is ahead for long sums, whose C is read and
-/// written several times here, and for tables as wide as a vocabulary.
+/// Where packing once for all threads is the better choice: OpenBLAS is ahead for very long sums, whose C is read and
+/// written many times here, and for tables as wide as a vocabulary.
 bool packed_serves(const Gemm& job) {
   const bool many = job.batch > 1 && job.m * job.n * job.k < 8'000'000;  // then each thread takes matrices of its own
-  return job.k > 0 && job.k <= 1024 && !many && !(job.transpose_b && job.n > 8192);
+  return job.k > 0 && job.k <= 4096 && !many && !(job.transpose_b && job.n > 8192);
 }
 
 /// Each matrix of the batch by all threads. False where there is no memory for the panels.

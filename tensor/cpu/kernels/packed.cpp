@@ -110,10 +110,13 @@ void piece(const Gemm& job, const float* a, const float* panels, const float* ta
                          job.bias ? static_cast<const float*>(job.bias) + col : nullptr, job.activation);
 }
 
-/// All pieces of a part: of rows, in whole tiles and of even size, and of columns where the rows give too few.
+/// All pieces of a part: of rows, in whole tiles and of even size, and of columns where the rows give too few. A small
+/// part has smaller pieces, so that all threads have some.
 void multiply(const Gemm& job, const float* a, const float* panels, const float* tall, float* c, const Part& part) {
   const std::int64_t tiles = pieces(part.rows, kMaxRows), all = pieces(part.cols, kPanel);
-  const std::int64_t down = pieces(part.rows, kHeight), across = least(pieces(16, down), pieces(all, 4));
+  std::int64_t down = pieces(part.rows, kHeight);
+  const std::int64_t across = least(pieces(16, down), pieces(part.cols, 64));
+  if (down * across < 8) down = least(pieces(8, across), pieces(tiles, 4));
   parallel_for(down * across, [&](std::int64_t i) {
     const std::int64_t y = i / across, x = i % across, from = tiles * y / down * kMaxRows;
     const std::int64_t to = least(tiles * (y + 1) / down * kMaxRows, part.rows);
