@@ -26,6 +26,13 @@ void Backward::give(int i, Tensor gradient) {
   results_[i] = std::move(gradient);
 }
 
+const Tensor* Backward::sum_so_far(int i) const {
+  const Ref<Node>& input = node_.inputs[i];
+  if (!input || input->is_leaf() || grad_enabled() || !input->incoming.defined()) return nullptr;
+  const TensorImpl& sum = input->incoming.impl();
+  return sum.unique() && sum.storage->unique() && sum.contiguous ? &input->incoming : nullptr;
+}
+
 void attach(Node& node, const Tensor& y, const Tensor* const* operands, int count, Keep keep) {
   for (int i = 0; i < count; ++i) {
     if (!operands[i]->defined()) continue;

@@ -126,6 +126,9 @@ class Backward {
   /// Whether input i asks for a gradient; computing one that is not needed is wasted.
   bool needs(int i) const;
   void give(int i, Tensor gradient);
+  /// What input i has been given so far, where nobody else sees that tensor and no history is wanted: a derivative may
+  /// add to it in place instead of giving a tensor. Null otherwise.
+  const Tensor* sum_so_far(int i) const;
   /// A saved operand; throws when it was modified in place since.
   const Tensor& get(const Saved& saved) const { return saved.get(node_.name()); }
 

@@ -47,7 +47,12 @@ Tensor slice_range(const Tensor& x, const Range& r);
 struct SliceDerivative {
   static constexpr std::string_view name = "slice";
   Range range;
-  void operator()(Backward& pass) const { pass.give(0, place(pass.grad(), pass.shape(0), range)); }
+  void operator()(Backward& pass) const {
+    const Tensor* sum = pass.sum_so_far(0);
+    if (!sum) return pass.give(0, place(pass.grad(), pass.shape(0), range));
+    const Tensor part = slice_view(*sum, range);  // no tensor of zeros for each slice of one tensor
+    compute::copy_into(part, compute::binary<Add>(part, pass.grad()));
+  }
 };
 
 struct PlaceDerivative {
