@@ -98,6 +98,7 @@ Attention job_of(const Sizes& n, const Tensor& q, const Tensor& k, const Tensor&
   job.value_width = n.value_width;
   job.scale = scale_of(options, n.width);
   job.causal = options.causal;
+  job.window = options.window;
   job.keep[0] = mask_job(masks.keep);
   job.keep[1] = mask_job(masks.padding);
   job.bias = mask_job(masks.bias);
@@ -123,9 +124,12 @@ Tensor probabilities(const Tensor& q, const Tensor& k, const AttentionOptions& o
     const Tensor factor = cast(mask, q.dtype());
     kept = kept.defined() ? kept * factor : factor;
   };
-  if (options.causal) {
+  if (options.causal || options.window) {
     const Options number{DType::i64, q.device()};
-    keep(unsqueeze(arange(rows, number) + static_cast<double>(keys - rows), 1) >= arange(keys, number));
+    const Tensor key = arange(keys, number),
+                 own = unsqueeze(arange(rows, number) + static_cast<double>(keys - rows), 1);
+    if (options.causal) keep(own >= key);
+    if (options.window) keep(own - static_cast<double>(options.window) < key);
   }
   if (options.padding.defined()) keep(reshape(options.padding, {q.shape()[0], 1, 1, keys}));
   if (options.mask.defined() && options.mask.dtype() == DType::boolean) keep(options.mask);
@@ -217,6 +221,7 @@ void check_options(const Tensor& q, const Tensor& k, const Tensor& v, const Atte
   compute::check_same_device(kName, q, k);
   compute::check_same_device(kName, q, v);
   check(options.dropout >= 0 && options.dropout < 1, kName, "dropout ", options.dropout, ": expected 0 to below 1");
+  check(options.window >= 0, kName, "window ", options.window, ": expected a number of keys, or 0");
 }
 
 struct RotaryDerivative {
@@ -284,17 +289,23 @@ Tensor attention_composed(const Tensor& q, const Tensor& k, const Tensor& v, con
   return matmul(probabilities(q, repeated(k, n.heads), options), repeated(v, n.heads));
 }
 
-RotaryTable rotary_table(std::int64_t first, std::int64_t count, std::int64_t width, double base, Options options) {
-  check(width >= 2 && width % 2 == 0, "rotary_table", "width ", width, ": expected an even number");
+std::vector<double> rotary_frequencies(std::int64_t width, double base) {
+  check(width >= 2 && width % 2 == 0, "rotary_frequencies", "width ", width, ": expected an even number");
+  std::vector<double> out;
+  for (std::int64_t i = 0; i < width / 2; ++i)
+    out.push_back(std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(width)));
+  return out;
+}
+
+RotaryTable rotary_table(std::int64_t first, std::int64_t count, const std::vector<double>& frequencies,
+                         Options options) {
   check(first >= 0 && count >= 0, "rotary_table", count, " positions from ", first);
-  const std::int64_t half = width / 2;
+  const std::int64_t half = std::ssize(frequencies);
   std::vector<double> cosine, sine;
   for (std::int64_t p = first; p < first + count; ++p)
-    for (std::int64_t i = 0; i < half; ++i) {
-      const double angle =
-          static_cast<double>(p) * std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(width));
-      cosine.push_back(std::cos(angle));
-      sine.push_back(std::sin(angle));
+    for (const double frequency : frequencies) {
+      cosine.push_back(std::cos(static_cast<double>(p) * frequency));
+      sine.push_back(std::sin(static_cast<double>(p) * frequency));
     }
   const auto made = [&](const std::vector<double>& values) {
     return to(cast(tensor(values, {count, half}), options.dtype), options.device);

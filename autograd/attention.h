@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <vector>
 
 #include <stet/autograd/ops.h>
 
@@ -10,6 +11,8 @@ namespace stet {
 struct AttentionOptions {
   /// Query i of T sees key j of S when j <= i + S - T: the last query sees all, as with cached keys.
   bool causal = false;
+  /// Query i sees key j only when j > i + S - T - window (sliding windows: Beltagy et al. 2020; Mistral). 0: no bound.
+  std::int64_t window = 0;
   /// Broadcasts to (batch, heads, T, S). bool: true where the query sees the key; floating: added to the scores,
   /// -inf hides.
   Tensor mask = {};
@@ -35,12 +38,15 @@ Tensor attention_probabilities(const Tensor& q, const Tensor& k, const Attention
 /// attention() from plain operations, without dropout: the definition, and the reference of the tests.
 Tensor attention_composed(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options = {});
 
-/// cos and sin of position * base^(-2 i / width) for i in [0, width / 2): (positions, width / 2) each.
+/// base^(-2 i / width) for i in [0, width / 2): how far each pair of features turns from one position to the next.
+std::vector<double> rotary_frequencies(std::int64_t width, double base = 10000);
+
+/// cos and sin of position * frequency: (positions, frequencies) each.
 struct RotaryTable {
   Tensor cos, sin;
 };
 /// The table for positions first, ..., first + count - 1; computed in f64.
-RotaryTable rotary_table(std::int64_t first, std::int64_t count, std::int64_t width, double base = 10000,
+RotaryTable rotary_table(std::int64_t first, std::int64_t count, const std::vector<double>& frequencies,
                          Options options = {});
 
 /// Rotates pairs of features by their position (Su et al. 2021, eq. 34): x (..., T, d), table (T, r / 2) or any shape

@@ -123,15 +123,18 @@ Tensor MultiHeadAttention::operator()(const Tensor& x, const AttentionContext& c
   if (context.cache) std::tie(k, v) = context.cache->append(layer, k, v);
   if (context.attentions) {
     check(!grad_enabled(), "MultiHeadAttention", "'", path(), "': attentions are kept inside NoGrad alone");
-    context.attentions->push_back(
-        attention_probabilities(q, k, {.causal = options_.causal, .mask = context.mask, .padding = context.padding}));
+    context.attentions->push_back(attention_probabilities(q, k, options(context)));
   }
   const Tensor joined = reshape(transpose(attend(q, k, v, context), 1, 2), {batch, length, heads_ * head_width_});
   return (*out_)(joined);
 }
 
+AttentionOptions MultiHeadAttention::options(const AttentionContext& context) const {
+  return {.causal = options_.causal, .window = options_.window, .mask = context.mask, .padding = context.padding};
+}
+
 Tensor MultiHeadAttention::attend(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionContext& context) {
-  AttentionOptions options{.causal = options_.causal, .mask = context.mask, .padding = context.padding};
+  AttentionOptions options = this->options(context);
   if (!generator_ || !is_training()) return attention(q, k, v, options);
   const auto state = [this] { return generator_->value().mutable_data<std::int64_t>(); };
   each_replay(q.device(), [=, this] {

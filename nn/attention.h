@@ -54,6 +54,7 @@ struct MultiHeadAttentionOptions {
   std::int64_t kv_heads = 0;    ///< heads of keys and values; 0: as many as of queries
   std::int64_t head_width = 0;  ///< 0: width / heads
   bool causal = false;
+  std::int64_t window = 0;  ///< as AttentionOptions::window
   bool qkv_bias = true, out_bias = true;
   double dropout = 0;        ///< of the probabilities, in training
   bool interleaved = false;  ///< rotary pairs are neighbours (rotary() in autograd/attention.h)
@@ -84,6 +85,7 @@ class MultiHeadAttention : public Module {
 
  private:
   void make_projections();
+  AttentionOptions options(const AttentionContext& context) const;
   Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionContext& context);
 
   std::int64_t width_, heads_, kv_heads_, head_width_;

@@ -1,6 +1,7 @@
 // Reading config.json. A field that is passed over in silence could change every result, so each one is accounted for.
 #include <stet/nn/pretrained_config.h>
 
+#include <algorithm>
 #include <charconv>
 #include <set>
 
@@ -79,6 +80,11 @@ class Fields {
     const double number = value->number();
     if (!(number >= low && number <= high)) value->refuse("found ", number, ", expected ", low, " to ", high);
     return number;
+  }
+  /// The same where the field must be there.
+  double required(std::string_view key, double low, double high) {
+    object_.at(key);
+    return number(key, 0, low, high);
   }
   double probability(std::string_view key, double otherwise) {
     const double p = number(key, otherwise, 0, 1);
@@ -213,46 +219,81 @@ Gpt2Config gpt2(Fields& f) {
   return c;
 }
 
-/// rope_theta stands at the top, or in rope_parameters (transformers 5); scaled kinds are refused.
-double rope_theta(Fields& f) {
+/// rope_type and what belongs to it; false where the object says nothing about it.
+bool read_scaling(Fields& f, RopeScaling& out) {
+  const auto type = f.take("rope_type"), older = f.take("type");
+  if (!type && !older) return false;
+  const auto name = type ? *type : *older;
+  if (type && older && type->text() != older->text())
+    older->refuse("found ", quoted(older->text()), ", expected ", quoted(type->text()), " as in rope_type");
+  if (name.text() == "default") return true;
+  out.kind = name.text() == "linear" ? RopeScaling::Kind::linear : RopeScaling::Kind::llama3;
+  if (name.text() != "linear" && name.text() != "llama3")
+    name.refuse("found ", quoted(name.text()), ", which is not supported, expected default, linear or llama3");
+  out.factor = f.required("factor", 1, 1e6);
+  if (out.kind == RopeScaling::Kind::linear) return true;
+  out.low_freq_factor = f.required("low_freq_factor", 0, 1e6);
+  out.high_freq_factor = f.required("high_freq_factor", 0, 1e6);
+  out.original_max_position_embeddings = f.size("original_max_position_embeddings");
+  if (!(out.high_freq_factor > out.low_freq_factor))
+    f.object().at("high_freq_factor").refuse("found ", out.high_freq_factor, ", expected more than low_freq_factor");
+  return true;
+}
+
+/// Angles: rope_theta stands at the top, or in rope_parameters (transformers 5), scaling in that or in rope_scaling.
+void read_rope(Fields& f, LlamaConfig& c) {
   std::optional<double> theta;
+  bool scaled = false;
   const auto see = [&](Fields& in) {
+    if (in.number("partial_rotary_factor", 1, 0, 1) != 1)
+      in.object().at("partial_rotary_factor").refuse("found a part, which is not supported, expected 1");
     if (!in.take("rope_theta")) return;
     const double found = in.number("rope_theta", 0, 1, 1e12);
     if (theta && *theta != found)
       in.object().at("rope_theta").refuse("found ", found, ", expected ", *theta, " as elsewhere in the file");
     theta = found;
   };
-  const auto whole = [](Fields& in) {
-    if (in.number("partial_rotary_factor", 1, 0, 1) != 1)
-      in.object().at("partial_rotary_factor").refuse("found a part, which is not supported, expected 1");
-  };
   see(f);
-  whole(f);
   for (const std::string_view key : {"rope_parameters", "rope_scaling"}) {
     const auto object = f.take(key);
     if (!object) continue;
     Fields rope(*object);
-    rope.require_text("rope_type", "default");
-    rope.require_text("type", "default");
     see(rope);
-    whole(rope);
+    RopeScaling found;
+    if (read_scaling(rope, found)) {
+      if (scaled && found.kind != c.rope_scaling.kind)
+        object->refuse("found another kind than in rope_parameters, expected the same");
+      c.rope_scaling = found;
+      scaled = true;
+    }
     rope.finish();
   }
-  return theta.value_or(10000);
+  c.rope_theta = theta.value_or(10000);
 }
 
-/// A window that reaches over every position is none.
-void refuse_window(Fields& f, const Config& config, std::int64_t positions) {
-  const bool used = config.model_type == "mistral" || f.flag("use_sliding_window", false);
+/// Sliding windows; one that reaches over every position is none. transformers 4 names the first of Qwen2's blocks that
+/// has one, 5 the kind of each block.
+void read_window(Fields& f, const Config& config, LlamaConfig& c) {
+  const bool qwen = config.model_type == "qwen2", used = !qwen || f.flag("use_sliding_window", false);
   const auto window = f.take("sliding_window");
-  if (used && window && window->integer(1, INT64_MAX) < positions)
-    window->refuse("found a window shorter than ", positions, " positions, which is not supported, expected null");
-  if (const auto types = f.take("layer_types"))
-    types->for_each_item([](const JsonFile::Value& type) {
-      if (type.text() != "full_attention")
-        type.refuse("found ", quoted(type.text()), ", which is not supported, expected \"full_attention\"");
-    });
+  if (used && window && window->integer(1, INT64_MAX) < c.max_position_embeddings)
+    c.sliding_window = window->integer(1, INT64_MAX);
+  if (c.sliding_window && qwen) c.max_window_layers = f.take("max_window_layers") ? f.size("max_window_layers", 0) : 28;
+  c.max_window_layers = std::min(c.max_window_layers, c.num_hidden_layers);
+  const auto types = f.take("layer_types");
+  if (!types) return;
+  std::int64_t layer = 0, full = 0;
+  types->for_each_item([&](const JsonFile::Value& type) {
+    const bool slides = type.text() == "sliding_attention";
+    if (!slides && (type.text() != "full_attention" || full < layer))
+      type.refuse("found ", quoted(type.text()),
+                  ", which is not supported, expected full_attention, then sliding ones");
+    if (slides && !(used && window)) type.refuse("found \"sliding_attention\", expected a window for it");
+    full += !slides;
+    ++layer;
+  });
+  if (layer != c.num_hidden_layers) types->refuse("found ", layer, " blocks, expected ", c.num_hidden_layers);
+  if (c.sliding_window) c.max_window_layers = full;
 }
 
 LlamaConfig llama(Fields& f, const Config& config) {
@@ -269,17 +310,17 @@ LlamaConfig llama(Fields& f, const Config& config) {
                 .head_dim = f.size_or("head_dim", 0),
                 .max_position_embeddings = f.size("max_position_embeddings"),
                 .rms_norm_eps = f.number("rms_norm_eps", 1e-6, 0, 1),
-                .rope_theta = rope_theta(f),
                 .attention_dropout = f.probability("attention_dropout", 0),
                 .initializer_range = f.number("initializer_range", 0.02, 0, 100),
                 .tie_word_embeddings = f.flag("tie_word_embeddings", false)};
+  read_rope(f, c);
   if (is_llama) {
     c.attention_bias = f.flag("attention_bias", false);
     c.mlp_bias = f.flag("mlp_bias", false);
   } else {
     f.require_flag("attention_bias", qwen);
     f.require_flag("mlp_bias", false);
-    refuse_window(f, config, c.max_position_embeddings);
+    read_window(f, config, c);
   }
   if (qwen) {
     c.attention_bias = true;

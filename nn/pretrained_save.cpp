@@ -55,12 +55,30 @@ std::string config_text(const Gpt2Config& c, const std::vector<std::int64_t>& en
   return text_of(out);
 }
 
+namespace {
+json rope_scaling(const RopeScaling& s) {
+  if (s.kind == RopeScaling::Kind::none) return nullptr;
+  if (s.kind == RopeScaling::Kind::linear) return {{"rope_type", "linear"}, {"factor", s.factor}};
+  return {{"rope_type", "llama3"},
+          {"factor", s.factor},
+          {"low_freq_factor", s.low_freq_factor},
+          {"high_freq_factor", s.high_freq_factor},
+          {"original_max_position_embeddings", s.original_max_position_embeddings}};
+}
+}  // namespace
+
 std::string config_text(const LlamaConfig& c, const std::vector<std::int64_t>& end_tokens) {
   const bool same_bias = c.output_bias.value_or(c.attention_bias) == c.attention_bias;
   const bool qwen = !same_bias && c.attention_bias && !c.mlp_bias;
   check(same_bias || qwen, kSave, "output_bias differs from attention_bias: transformers' models have that only as ",
         "Qwen2, with biases on q, k and v alone");
-  json out = qwen ? head("qwen2", "Qwen2ForCausalLM") : head("llama", "LlamaForCausalLM");
+  const bool slides = c.sliding_window > 0 && c.sliding_window < c.max_position_embeddings;
+  const bool mistral = slides && !qwen;
+  check(!mistral || (!c.attention_bias && !c.mlp_bias && c.max_window_layers == 0), kSave,
+        "a sliding window with biases or blocks that have none: transformers' models have that only as Qwen2");
+  json out = qwen      ? head("qwen2", "Qwen2ForCausalLM")
+             : mistral ? head("mistral", "MistralForCausalLM")
+                       : head("llama", "LlamaForCausalLM");
   out.update({{"vocab_size", c.vocab_size},
               {"hidden_size", c.hidden_size},
               {"intermediate_size", c.intermediate_size},
@@ -72,10 +90,13 @@ std::string config_text(const LlamaConfig& c, const std::vector<std::int64_t>& e
               {"max_position_embeddings", c.max_position_embeddings},
               {"rms_norm_eps", c.rms_norm_eps},
               {"rope_theta", c.rope_theta},
+              {"rope_scaling", rope_scaling(c.rope_scaling)},
               {"attention_dropout", c.attention_dropout},
               {"initializer_range", c.initializer_range},
               {"tie_word_embeddings", c.tie_word_embeddings}});
-  if (!qwen) out.update({{"attention_bias", c.attention_bias}, {"mlp_bias", c.mlp_bias}});
+  if (!qwen && !mistral) out.update({{"attention_bias", c.attention_bias}, {"mlp_bias", c.mlp_bias}});
+  if (slides) out["sliding_window"] = c.sliding_window;
+  if (slides && qwen) out.update({{"use_sliding_window", true}, {"max_window_layers", c.max_window_layers}});
   add_end_tokens(out, end_tokens);
   return text_of(out);
 }

@@ -73,10 +73,10 @@ Tensor TransformerBlock::operator()(const Tensor& x, const AttentionContext& con
 }
 
 TransformerStack::TransformerStack(Module* parent, std::string name, std::int64_t count,
-                                   const TransformerOptions& options)
+                                   const std::function<TransformerOptions(std::int64_t)>& options)
     : Module(parent, std::move(name)) {
   for (std::int64_t i = 0; i < count; ++i)
-    blocks_.push_back(std::make_unique<TransformerBlock>(this, std::to_string(i), options));
+    blocks_.push_back(std::make_unique<TransformerBlock>(this, std::to_string(i), options(i)));
 }
 
 Tensor TransformerStack::run(const Tensor& x, const AttentionContext& context, std::size_t first, std::size_t last) {
@@ -115,10 +115,10 @@ Tensor Positions::index(std::int64_t batch, std::int64_t first, std::int64_t len
   return expand(slice(index_, 0, first, end), {batch, length});
 }
 
-RotaryTable Positions::rotary(std::int64_t first, std::int64_t length, std::int64_t width, double base,
+RotaryTable Positions::rotary(std::int64_t first, std::int64_t length, const std::vector<double>& frequencies,
                               Options options) {
   const std::int64_t end = first + length;
-  if (too_short(table_.cos, end, options)) table_ = rotary_table(0, room(end), width, base, options);
+  if (too_short(table_.cos, end, options)) table_ = rotary_table(0, room(end), frequencies, options);
   return {slice(table_.cos, 0, first, end), slice(table_.sin, 0, first, end)};
 }
 

@@ -76,7 +76,11 @@ class TransformerBlock : public Module {
 /// The blocks "0", "1", ... of a stack, as a module.
 class TransformerStack : public Module {
  public:
-  TransformerStack(Module* parent, std::string name, std::int64_t count, const TransformerOptions& options);
+  TransformerStack(Module* parent, std::string name, std::int64_t count, const TransformerOptions& options)
+      : TransformerStack(parent, std::move(name), count, [&](std::int64_t) { return options; }) {}
+  /// With options(i) of block i.
+  TransformerStack(Module* parent, std::string name, std::int64_t count,
+                   const std::function<TransformerOptions(std::int64_t)>& options);
   Tensor operator()(const Tensor& x, const AttentionContext& context = {}) { return run(x, context, 0, size()); }
   /// The blocks first .. last - 1 alone.
   Tensor run(const Tensor& x, const AttentionContext& context, std::size_t first, std::size_t last);
@@ -93,8 +97,8 @@ class Positions {
  public:
   /// first, ..., first + length - 1 for each sequence: (batch, length) i64.
   Tensor index(std::int64_t batch, std::int64_t first, std::int64_t length, Device device);
-  /// Angles of the same positions. Width and base must be those of the first call.
-  RotaryTable rotary(std::int64_t first, std::int64_t length, std::int64_t width, double base, Options options);
+  /// Angles of the same positions. The frequencies must be those of the first call.
+  RotaryTable rotary(std::int64_t first, std::int64_t length, const std::vector<double>& frequencies, Options options);
 
  private:
   Tensor index_;

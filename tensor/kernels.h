@@ -93,11 +93,12 @@ struct Attention {
   DType dtype;
   std::int64_t batch, heads, kv_heads, rows, keys, width, value_width;
   double scale = 1;
-  bool causal = false;    ///< row i sees keys up to i + keys - rows
-  AttentionMask keep[2];  ///< bool: where all hold, the row sees the key
-  AttentionMask bias;     ///< added to the scores
-  double dropout = 0;     ///< share of the probabilities that are set to zero; the others are scaled up
-  RandomKey key{};        ///< of the dropout: element ((batch, head), row, key) of one draw
+  bool causal = false;      ///< row i sees keys up to i + keys - rows
+  std::int64_t window = 0;  ///< and from window - 1 keys before that one on; 0: from the first one on
+  AttentionMask keep[2];    ///< bool: where all hold, the row sees the key
+  AttentionMask bias;       ///< added to the scores
+  double dropout = 0;       ///< share of the probabilities that are set to zero; the others are scaled up
+  RandomKey key{};          ///< of the dropout: element ((batch, head), row, key) of one draw
   Operand q, k, v, out;
   void* log_sum = nullptr;  ///< (batch, heads, rows): log of the sum of exp(scores), -inf for a row without keys
   Operand g, dq, dk, dv;    ///< for the gradient; dq, or both dk and dv, may be null

@@ -26,6 +26,7 @@ mutation tensor/cpu/indexing.cpp 'if (job.descending ? before(b, a) : before(a, 
 mutation tensor/cpu/kernels/update.cpp 'word >> (j - i) & 1u' 'word >> (j - i) >= 1u' optimizer_test mask_test
 mutation tensor/cpu/kernels/update.cpp 'g = g + lambda * importance[i] * (value - anchor[i])' 'g = g + lambda * importance[i] * (anchor[i] - value)' optimizer_test
 mutation tensor/cpu/kernels/attention.cpp 'sum[i] = sum[i] * past + reduce_leaf' 'sum[i] = sum[i] + reduce_leaf' attention_test
+mutation tensor/cpu/kernels/attention.cpp 'job.rows - job.window)' 'job.rows - job.window + 1)' attention_test
 # Derivatives and engine.
 mutation autograd/attention.cpp 'dp = dp * factor;' ';' attention_test
 mutation autograd/derivatives.h 'g * (1.0 - y * y)' 'g * (1.0 + y * y)' gradcheck_test

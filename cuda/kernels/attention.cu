@@ -29,6 +29,7 @@ template <class T> struct AttentionJob {
   std::int64_t heads, group, kv_heads, rows, keys, width, value_width;
   T scale;
   bool causal;
+  std::int64_t window;
   float kept;     // 1 - dropout
   T kept_factor;  // 1 / (1 - dropout)
   RandomKey key;
@@ -45,10 +46,14 @@ template <class T> struct AttentionJob {
     const std::int64_t seen = causal ? i + 1 + keys - rows : keys;
     return seen < 0 ? 0 : seen < keys ? seen : keys;
   }
+  __device__ __forceinline__ std::int64_t first_seen(std::int64_t i) const {
+    const std::int64_t first = window ? i + 1 + keys - rows - window : 0;
+    return first < 0 ? 0 : first < keys ? first : keys;
+  }
   /// The masked score of row i and key j, both in range.
   __device__ T score(std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j) const {
     const T hidden = -T(__builtin_inf());
-    if (j >= keys_seen(i)) return hidden;
+    if (j >= keys_seen(i) || j < first_seen(i)) return hidden;
     for (int m = 0; m < 2; ++m)
       if (keep[m].data && !keep[m].at(b, h, i, j)) return hidden;
     const T s = dot(q.at(b, h, i), k.at(b, h / group, j), width) * scale;
@@ -94,7 +99,7 @@ template <class T> __global__ void attention_kernel(AttentionJob<T> job) {
     sum[thread] = T(0);
   }
   __syncthreads();
-  for (std::int64_t key = 0; key < seen; key += kKeys) {
+  for (std::int64_t key = job.first_seen(at.first) / kKeys * kKeys; key < seen; key += kKeys) {
     for (int e = thread; e < kTile; e += kThreads) {
       const std::int64_t i = at.first + e / kKeys, j = key + e % kKeys;
       s[e] = i < last && j < seen ? job.score(b, h, i, j) : none;
@@ -150,7 +155,7 @@ template <class T> __global__ void attention_dq_kernel(AttentionJob<T> job) {
   const std::int64_t seen = job.keys_seen(last - 1), elements = (last - at.first) * job.width;
   const auto dq = [&](std::int64_t e) { return job.dq.at(b, h, at.first + e / job.width) + e % job.width; };
   for (std::int64_t e = threadIdx.x; e < elements; e += kThreads) *dq(e) = T(0);
-  for (std::int64_t key = 0; key < seen; key += kKeys) {
+  for (std::int64_t key = job.first_seen(at.first) / kKeys * kKeys; key < seen; key += kKeys) {
     for (int e = static_cast<int>(threadIdx.x); e < kTile; e += kThreads) {
       const std::int64_t i = at.first + e / kKeys, j = key + e % kKeys;
       T p = T(0), ds = T(0);
@@ -195,7 +200,7 @@ template <class T> __global__ void attention_dkv_kernel(AttentionJob<T> job) {
   for (std::int64_t h = at.head * job.group; h < (at.head + 1) * job.group; ++h)
     for (std::int64_t row = 0; row < job.rows; row += kRows) {
       const std::int64_t rows = job.rows - row < kRows ? job.rows - row : kRows;
-      if (job.keys_seen(row + rows - 1) <= key) continue;
+      if (job.keys_seen(row + rows - 1) <= key || job.first_seen(row) >= key + keys) continue;
       for (int e = static_cast<int>(threadIdx.x); e < kTile; e += kThreads) {
         T pe = T(0), de = T(0);
         if (e / kKeys < rows && e % kKeys < keys) probability(job, b, h, row + e / kKeys, key + e % kKeys, pe, de);
@@ -234,6 +239,7 @@ template <class T> AttentionJob<T> typed(const Attention& job) {
           job.value_width,
           static_cast<T>(job.scale),
           job.causal,
+          job.window,
           static_cast<float>(1 - job.dropout),
           static_cast<T>(1 / (1 - job.dropout)),
           job.key,

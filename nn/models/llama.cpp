@@ -1,12 +1,15 @@
 // Llama from the common parts.
 #include <stet/nn/models/llama.h>
 
+#include <algorithm>
+#include <numbers>
+
 #include <stet/tensor/error.h>
 
 namespace stet::nn {
 namespace {
 
-TransformerOptions block(const LlamaConfig& c) {
+TransformerOptions block(const LlamaConfig& c, std::int64_t layer) {
   return {.width = c.hidden_size,
           .heads = c.num_attention_heads,
           .hidden = c.intermediate_size,
@@ -17,18 +20,39 @@ TransformerOptions block(const LlamaConfig& c) {
           .attention = {.kv_heads = c.num_key_value_heads,
                         .head_width = c.head_dim,
                         .causal = true,
+                        .window = layer < c.max_window_layers ? 0 : c.sliding_window,
                         .qkv_bias = c.attention_bias,
                         .out_bias = c.output_bias.value_or(c.attention_bias),
                         .dropout = c.attention_dropout}};
 }
 
+std::int64_t head_width(const LlamaConfig& c) {
+  check(c.head_dim || c.num_attention_heads >= 1, "Llama", c.num_attention_heads, " heads: expected at least 1");
+  return c.head_dim ? c.head_dim : c.hidden_size / c.num_attention_heads;
+}
+
 }  // namespace
+
+std::vector<double> scaled_frequencies(std::int64_t width, double base, const RopeScaling& s) {
+  std::vector<double> out = rotary_frequencies(width, base);
+  if (s.kind == RopeScaling::Kind::none) return out;
+  for (double& frequency : out) {
+    double kept = 0;  // how much of the frequency stays as it was
+    if (s.kind == RopeScaling::Kind::llama3) {
+      const double turns = static_cast<double>(s.original_max_position_embeddings) * frequency / (2 * std::numbers::pi);
+      kept = std::clamp((turns - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor), 0.0, 1.0);
+    }
+    frequency *= kept + (1 - kept) / s.factor;
+  }
+  return out;
+}
 
 Llama::Llama(LlamaConfig config)
     : config_(config),
       embed_tokens_(&model_, "embed_tokens", config.vocab_size, config.hidden_size),
-      layers(&model_, "layers", config.num_hidden_layers, block(config)),
-      norm_(&model_, "norm", config.hidden_size, {.eps = config.rms_norm_eps}) {
+      layers(&model_, "layers", config.num_hidden_layers, [&](std::int64_t layer) { return block(config, layer); }),
+      norm_(&model_, "norm", config.hidden_size, {.eps = config.rms_norm_eps}),
+      frequencies_(scaled_frequencies(head_width(config), config.rope_theta, config.rope_scaling)) {
   if (!config.tie_word_embeddings)
     lm_head_.emplace(this, "lm_head", config.hidden_size, config.vocab_size, LinearOptions{.bias = false});
   initialize_transformer(*this, config.initializer_range);
@@ -39,9 +63,8 @@ Tensor Llama::operator()(const Tensor& tokens, AttentionContext context) {
   const std::int64_t past = context.cache ? context.cache->length() : 0, length = tokens.shape()[1];
   check(past + length <= config_.max_position_embeddings, "Llama", past + length,
         " tokens: max_position_embeddings is ", config_.max_position_embeddings);
-  const std::int64_t width = config_.head_dim ? config_.head_dim : config_.hidden_size / config_.num_attention_heads;
   const Tensor x = embed_tokens_(tokens);
-  context.rotary = positions_.rotary(past, length, width, config_.rope_theta, x.options());
+  context.rotary = positions_.rotary(past, length, frequencies_, x.options());
   const Tensor y = norm_(layers(x, context));
   return lm_head_ ? (*lm_head_)(y) : linear(y, embed_tokens_.weight);
 }

@@ -6,6 +6,18 @@
 
 namespace stet::nn {
 
+/// How the rotary angles were stretched for texts longer than those of pretraining: Hugging Face's rope_type. `linear`
+/// divides every frequency by `factor`; `llama3` those of pairs that turn less than low_freq_factor times over the
+/// original positions, leaves those that turn more than high_freq_factor times, and goes over from one to the other
+/// in between.
+struct RopeScaling {
+  enum class Kind { none, linear, llama3 } kind = Kind::none;
+  double factor = 1, low_freq_factor = 1, high_freq_factor = 4;
+  std::int64_t original_max_position_embeddings = 8192;
+};
+/// The frequencies of rotary_frequencies(width, base), scaled.
+std::vector<double> scaled_frequencies(std::int64_t width, double base, const RopeScaling& scaling);
+
 /// Fields of Hugging Face's LlamaConfig.
 struct LlamaConfig {
   std::int64_t vocab_size = 32000, hidden_size = 4096, intermediate_size = 11008, num_hidden_layers = 32;
@@ -15,6 +27,9 @@ struct LlamaConfig {
   double rms_norm_eps = 1e-6, rope_theta = 10000, attention_dropout = 0, initializer_range = 0.02;
   bool attention_bias = false, mlp_bias = false, tie_word_embeddings = false;
   std::optional<bool> output_bias = {};  ///< of o_proj where it differs from attention_bias, as in Qwen2
+  std::int64_t sliding_window = 0;       ///< keys that a token sees, itself included, as in Mistral; 0: all before it
+  std::int64_t max_window_layers = 0;    ///< the first blocks, which have no window, as in Qwen2
+  RopeScaling rope_scaling = {};
 };
 
 /// LlamaForCausalLM. Parameters carry its names; with tie_word_embeddings lm_head.weight is model.embed_tokens.weight
@@ -38,6 +53,7 @@ class Llama : public Module {
  private:
   RMSNorm norm_;
   std::optional<Linear> lm_head_;
+  std::vector<double> frequencies_;
   Positions positions_;
 };
 

@@ -49,6 +49,9 @@ std::vector<Variant> variants(const Case& c, DType dtype) {
   return {
       {"plain", {}},
       {"causal", {.causal = true}},
+      {"window", {.causal = true, .window = 3}},
+      {"wide window", {.causal = true, .window = 70, .padding = spread({c.batch, c.keys}, -1, 1, 6) < 0.3}},
+      {"window without an end", {.window = 40}},
       {"scale", {.scale = 0.3}},
       {"padding", {.padding = spread({c.batch, c.keys}, -1, 1, 5) < 0.3}},
       {"causal, padding", {.causal = true, .padding = spread({c.batch, c.keys}, -1, 1, 6) < 0.3}},
@@ -259,7 +262,7 @@ TEST_CASE("attention: what is wrong is named", "[attention]") {
 }
 
 TEST_CASE("rotary positions", "[attention]") {
-  const RotaryTable table = rotary_table(3, 4, 6, 100, f64);
+  const RotaryTable table = rotary_table(3, 4, rotary_frequencies(6, 100), f64);
   REQUIRE(table.cos.shape() == Shape({4, 3}));
   const Tensor x = spread({2, 4, 8}, -1, 1, 1);
   for (const bool interleaved : {false, true}) {

@@ -67,6 +67,8 @@ TEST_CASE("attention agrees with the CPU's", "[parity]") {
         const Tensor hidden = full({}, -std::numeric_limits<double>::infinity(), {dtype, Device::cpu()});
         check_case(q, k, v, dtype, {});
         check_case(q, k, v, dtype, {.causal = true, .padding = padding});
+        check_case(q, k, v, dtype, {.causal = true, .window = 3});
+        check_case(q, k, v, dtype, {.window = 33, .padding = padding});
         check_case(q, k, v, dtype, {.mask = where(wide > 0.7, hidden, wide)});
         check_case(q, k, v, dtype, {.mask = wide < 0.5, .padding = padding, .dropout = 0.3});
       }

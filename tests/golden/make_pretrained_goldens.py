@@ -66,7 +66,9 @@ def write(name, model, dtype=torch.float32, shard="5GB", rename=None, extra=None
 
 def older(config):  # as transformers 4 wrote it
     rope = config.pop("rope_parameters")
-    return config | {"rope_theta": rope["rope_theta"], "rope_scaling": None, "torch_dtype": config.pop("dtype")}
+    theta, kind = rope.pop("rope_theta"), rope.pop("rope_type")
+    return config | {"rope_theta": theta, "rope_scaling": {"type": kind} | rope if rope else None,
+                     "torch_dtype": config.pop("dtype")}
 
 
 def old_bert(name):
@@ -94,6 +96,15 @@ def main():
     write("llama_bf16", llama(), dtype=torch.bfloat16)
     write("mistral", t.MistralForCausalLM(t.MistralConfig(**LLAMA, sliding_window=16, head_dim=2)))
     write("qwen2", t.Qwen2ForCausalLM(t.Qwen2Config(**LLAMA)))
+    write("mistral_window", t.MistralForCausalLM(t.MistralConfig(**LLAMA, sliding_window=3, head_dim=2)))
+    windows = dict(use_sliding_window=True, sliding_window=2, max_window_layers=1)
+    write("qwen2_window", t.Qwen2ForCausalLM(t.Qwen2Config(**LLAMA, **windows)))
+    write("qwen2_window_old", t.Qwen2ForCausalLM(t.Qwen2Config(**LLAMA, **windows)),
+          config=lambda c: older({k: v for k, v in c.items() if k != "layer_types"}))
+    rope = lambda **k: dict(rope_theta=500.0, factor=8.0) | k
+    write("llama_rope", llama(head_dim=8, rope_parameters=rope(
+        rope_type="llama3", low_freq_factor=0.1, high_freq_factor=1.0, original_max_position_embeddings=16)))
+    write("llama_linear", llama(head_dim=8, rope_parameters=rope(rope_type="linear")), config=older)
     write("bert", t.BertModel(t.BertConfig(**BERT)))
     write("bert_old", t.BertForPreTraining(t.BertConfig(**BERT, hidden_act="gelu_new")), rename=old_bert,
           extra={"bert.embeddings.position_ids": torch.arange(9)[None]})

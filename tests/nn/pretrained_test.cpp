@@ -18,9 +18,25 @@ namespace fs = std::filesystem;
 namespace {
 
 const fs::path kGoldens = fs::path(STET_SOURCE_DIR) / "tests" / "golden" / "pretrained";
-constexpr const char* kFolders[] = {
-    "gpt2",    "gpt2_bare", "llama", "llama_tied", "llama_shards",   "llama_f16",       "llama_bf16",
-    "mistral", "qwen2",     "bert",  "bert_old",   "bert_no_pooler", "bert_classifier", "bert_classifier_plain"};
+constexpr const char* kFolders[] = {"gpt2",
+                                    "gpt2_bare",
+                                    "llama",
+                                    "llama_tied",
+                                    "llama_shards",
+                                    "llama_f16",
+                                    "llama_bf16",
+                                    "mistral",
+                                    "qwen2",
+                                    "bert",
+                                    "bert_old",
+                                    "bert_no_pooler",
+                                    "bert_classifier",
+                                    "bert_classifier_plain",
+                                    "mistral_window",
+                                    "qwen2_window",
+                                    "qwen2_window_old",
+                                    "llama_rope",
+                                    "llama_linear"};
 
 nn::State expected(const std::string& name) {
   nn::State state = nn::load_safetensors(kGoldens / name);
@@ -69,6 +85,25 @@ TEST_CASE("Released folders give transformers' results") {
   CHECK(nn::load_pretrained(kGoldens / "bert_old").left_out.size() == 7);
   CHECK(nn::load_pretrained(kGoldens / "bert_no_pooler").left_out.size() == 5);
   std::cout << "pretrained: " << std::size(kFolders) << " folders, worst relative error " << worst << '\n';
+}
+
+TEST_CASE("A window slides over cached keys as over a whole text") {
+  for (const std::string name : {"mistral_window", "qwen2_window"}) {
+    INFO(name);
+    const nn::Pretrained loaded = nn::load_pretrained(kGoldens / name);
+    auto& model = *std::get<std::unique_ptr<nn::Llama>>(loaded.model);
+    CHECK(model.config().sliding_window > 0);
+    CHECK(model.config().max_window_layers == (name == "qwen2_window"));
+    const Tensor tokens = expected(name + "/expected.safetensors").at("tokens");
+    const NoGrad no_grad;
+    const nn::EvalScope eval(model);
+    const Tensor whole = model(tokens);
+    nn::KvCache cache;
+    for (std::int64_t at = 0, size = 1; at < 7; at += size, size = 2) {
+      const Tensor part = model(slice(tokens, 1, at, at + size), {.cache = &cache});
+      CHECK(test::golden_error(part, slice(whole, 1, at, at + size)) <= 1e-5);
+    }
+  }
 }
 
 TEST_CASE("A saved folder gives the same parameters and results") {

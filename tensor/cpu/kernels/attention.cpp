@@ -98,9 +98,17 @@ template <class T> inline void clear(T* x, std::int64_t rows, std::int64_t width
     for (std::int64_t c = 0; c < width; ++c) x[i * stride + c] = T(0);
 }
 
-/// Keys that a block of rows can see at all: [0, result).
+/// Keys that rows up to `last_row` can see at all: [.., result).
 inline std::int64_t keys_seen(const Attention& job, std::int64_t last_row) {
   return job.causal ? most(0, least(job.keys, last_row + 1 + job.keys - job.rows)) : job.keys;
+}
+/// And rows from `row` on: [result, ..).
+inline std::int64_t first_seen(const Attention& job, std::int64_t row) {
+  return job.window ? most(0, least(job.keys, row + 1 + job.keys - job.rows - job.window)) : 0;
+}
+/// Whether a block of rows sees anything of a block of keys.
+inline bool meet(const Attention& job, std::int64_t row, std::int64_t rows, std::int64_t key, std::int64_t keys) {
+  return keys_seen(job, row + rows - 1) > key && first_seen(job, row) < key + keys;
 }
 
 template <class T> void apply_masks(const Attention& job, const Block& at, T* s) {
@@ -121,6 +129,7 @@ template <class T> void apply_masks(const Attention& job, const Block& at, T* s)
     }
     if (job.causal)
       for (std::int64_t j = most(0, keys_seen(job, at.row + i) - at.key); j < at.keys; ++j) line[j] = hidden;
+    for (std::int64_t j = least(at.keys, first_seen(job, at.row + i) - at.key) - 1; j >= 0; --j) line[j] = hidden;
   }
 }
 
@@ -181,13 +190,12 @@ void forward(const Attention& job, std::int64_t batch, std::int64_t head, std::i
   }
   clear(out, count, job.value_width, ldo);
   const std::int64_t seen = keys_seen(job, row + count - 1);
-  for (std::int64_t key = 0; key < seen; key += kKeys) {
+  for (std::int64_t key = first_seen(job, row) / kKeys * kKeys; key < seen; key += kKeys) {
     k.set(start<T>(job.k, batch, kv_head, key), least(kKeys, seen - key), job.width, job.k.stride[2],
           static_cast<T>(job.scale));
     for (std::int64_t i = 0; i < count; i += kRows) {
       const Block at{batch, head, row + i, least(kRows, count - i), key, k.keys};
-      if (keys_seen(job, at.row + at.rows - 1) > key)
-        step(job, at, k, s, running.top + i, running.sum + i, out + i * ldo);
+      if (meet(job, at.row, at.rows, key, k.keys)) step(job, at, k, s, running.top + i, running.sum + i, out + i * ldo);
     }
   }
   for (std::int64_t i = 0; i < count; ++i) {
@@ -249,7 +257,7 @@ void gradient_of_rows(const Attention& job, std::int64_t batch, std::int64_t hea
   Block at{batch, head, row, least(kRows, job.rows - row), 0, 0};
   clear(start<T>(job.dq, batch, head, row), at.rows, job.width, job.dq.stride[2]);
   const std::int64_t seen = keys_seen(job, row + at.rows - 1);
-  for (at.key = 0; at.key < seen; at.key += kKeys) {
+  for (at.key = first_seen(job, row) / kKeys * kKeys; at.key < seen; at.key += kKeys) {
     at.keys = least(kKeys, seen - at.key);
     tiles.set(job, batch, head / (job.heads / job.kv_heads), at.key, at.keys);
     gradient(job, at, true, false, tiles);
@@ -267,7 +275,7 @@ void gradient_of_keys(const Attention& job, std::int64_t batch, std::int64_t kv_
   for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
     for (std::int64_t row = 0; row < job.rows; row += kRows) {
       const Block at{batch, head, row, least(kRows, job.rows - row), key, keys};
-      if (keys_seen(job, row + at.rows - 1) > key) gradient(job, at, to_q, true, tiles);
+      if (meet(job, row, at.rows, key, keys)) gradient(job, at, to_q, true, tiles);
     }
 }
 
