@@ -162,19 +162,6 @@ void train(const Arguments& a, const Model& model, const Text& domain, const Tex
   }
 }
 
-/// A model folder: weights, configuration, and the files of the tokenizer as they were.
-void save_model(const Model& model, const fs::path& from, const fs::path& out) {
-  nn::save_pretrained(model.pretrained, out);
-  const fs::path folder = fs::is_directory(from) ? from : from.parent_path();
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
-    const bool tokenizer = name.starts_with("tok") || name.starts_with("vocab") || name == "merges.txt" ||
-                           name == "encoder.json" || name == "special_tokens_map.json" || name.ends_with(".model");
-    if (entry.is_regular_file() && tokenizer && entry.path() != out / name)
-      fs::copy_file(entry.path(), out / name, fs::copy_options::overwrite_existing);
-  }
-}
-
 void run(const Arguments& a) {
   manual_seed(a.seed);
   const fs::path path = a.model;
@@ -208,7 +195,8 @@ void run(const Arguments& a) {
       adapters.detach("domain");
       model.module().load(merged);
     }
-    save_model(model, path, a.out);
+    nn::save_pretrained(model.pretrained, a.out);
+    data::copy_tokenizer(fs::is_directory(path) ? path : path.parent_path(), a.out);
   }
   std::printf("written: %s\n", fs::absolute(a.out).lexically_normal().c_str());
 }

@@ -23,7 +23,7 @@ missing() { [ ! -s "$out/$1" ]; }
 unpack() {  # PACKAGE...: their files, under $work
   for package in "$@"; do
     echo "get_text.sh: downloading $package"
-    (cd "$work" && apt-get -qq download "$package" && dpkg -x "$package"_*.deb .)
+    (cd "$work" && apt-get -qq -o APT::Sandbox::User=root download "$package" && dpkg -x "$package"_*.deb .)
   done
 }
 pages() {  # FOLDER: its HTML pages as text, a blank line between them; of tables the cells alone, not what frames them

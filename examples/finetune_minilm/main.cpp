@@ -19,7 +19,8 @@ using continual::Spread;
 namespace {
 
 struct Arguments {
-  std::string model, data, test, split = "test", method = "all", out = ".";
+  std::string model, data, test, split = "test", method = "all", out = ".", save;
+  std::vector<std::string> texts;
   int seeds = 3, threads = 0;
   std::int64_t length = 32, limit = 0, test_limit = 0;
   TrainingOptions training;
@@ -28,8 +29,11 @@ struct Arguments {
 void describe(CLI::App& app, Arguments& a) {
   app.option_defaults()->always_capture_default();
   app.add_option("--model", a.model, "Hugging Face folder of a BERT with its tokenizer")->required();
-  app.add_option("--data", a.data, "labelled texts: .json with train, val and test, or .csv with text,label")
-      ->required();
+  CLI::Option* data =
+      app.add_option("--data", a.data, "labelled texts: .json with train, val and test, or .csv with text,label");
+  app.add_option("TEXT", a.texts, "texts to classify with a --model that --save wrote, instead of training")
+      ->default_str("")
+      ->excludes(data);
   app.add_option("--test", a.test, "what a .csv is measured on; none: the last tenth of each label in --data");
   app.add_option("--split", a.split, "of a .json: choose options on val, report on test")
       ->check(CLI::IsMember({"val", "test"}));
@@ -46,6 +50,7 @@ void describe(CLI::App& app, Arguments& a) {
   app.add_option("--test-limit", a.test_limit, "test texts at most, evenly over the labels; 0: all")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--out", a.out, "where finetune_minilm.json goes");
+  app.add_option("--save", a.save, "folder for the classifier of seed 1; with one --method");
 }
 
 struct Texts {
@@ -91,21 +96,6 @@ Texts read(const Arguments& a) {
   if (a.limit > 0) out.train = data::first_of_each_label(out.train, a.limit);
   if (a.test_limit > 0) out.test = data::first_of_each_label(out.test, a.test_limit);
   return out;
-}
-
-/// The encoder of the folder; a pooler or a classifier that it has is not used.
-std::pair<nn::BertConfig, nn::State> read_encoder(const std::string& folder) {
-  const nn::Pretrained found = nn::load_pretrained(folder);
-  const nn::Bert* bert = nullptr;
-  if (const auto* plain = std::get_if<std::unique_ptr<nn::Bert>>(&found.model)) bert = plain->get();
-  if (const auto* classifier = std::get_if<std::unique_ptr<nn::BertClassifier>>(&found.model))
-    bert = &(*classifier)->bert;
-  check(bert != nullptr, "finetune_minilm", folder, ": found a ", found.model_type, " model, expected bert");
-  nn::BertConfig config = bert->config();
-  config.pooler = false;
-  nn::State state = bert->state();
-  std::erase_if(state, [](const auto& item) { return item.first.starts_with("pooler."); });
-  return {config, state};
 }
 
 struct Measured {
@@ -154,6 +144,7 @@ Results run(const Arguments& a, const Texts& texts) {
           });
       m.accuracy = accuracy_of(model, test_set);
       m.kept = kept(before, embeddings(model, other));
+      if (seed == 1 && !a.save.empty()) save(model, adapters, names, a.model, a.save);
       measured.push_back(m);
       ++done;
     }
@@ -215,6 +206,34 @@ void write_json(const Arguments& a, const Texts& texts, const Results& results) 
   continual::write_text_file(std::filesystem::path(a.out) / "finetune_minilm.json", out.str());
 }
 
+void classify(const Arguments& a) {
+  const Loaded loaded = load(a.model);
+  const Encoded texts = encode(*data::load_tokenizer(a.model), a.texts, {}, a.length);
+  loaded.model->padding = texts.padding;
+  const NoGrad no_grad;
+  const Tensor shares = softmax(loaded.model->head(embeddings(*loaded.model, texts)));
+  const auto best = argmax(shares, 1).to_vector<std::int64_t>();
+  const auto share = max(shares, {1}).to_vector<double>();
+  for (std::size_t i = 0; i < a.texts.size(); ++i)
+    std::printf("%.3f  %s  %s\n", share[i], loaded.labels[static_cast<std::size_t>(best[i])].c_str(),
+                a.texts[i].c_str());
+}
+
+void compare(const Arguments& a) {
+  check(!a.data.empty(), "finetune_minilm", "--data says what to learn, or TEXT what to classify: neither is given");
+  if (!a.save.empty()) {  // errors now rather than after the work
+    check(a.method != "all", "finetune_minilm", "--save ", a.save, ": which method's? Choose one with --method");
+    std::filesystem::create_directories(a.save);
+    check(!std::filesystem::equivalent(a.model, a.save), "finetune_minilm", "--save ", a.save,
+          " is the model's own folder: its files would be overwritten");
+  }
+  const Texts texts = read(a);
+  const Results results = run(a, texts);
+  print(a, texts, results);
+  write_json(a, texts, results);
+  if (!a.save.empty()) std::printf("written: %s\n", std::filesystem::absolute(a.save).lexically_normal().c_str());
+}
+
 }  // namespace
 
 int main(int count, char** words) {
@@ -224,10 +243,8 @@ int main(int count, char** words) {
   CLI11_PARSE(app, count, words);
   try {
     if (arguments.threads > 0) set_threads(arguments.threads);
-    const Texts texts = read(arguments);
-    const Results results = run(arguments, texts);
-    print(arguments, texts, results);
-    write_json(arguments, texts, results);
+    if (arguments.texts.empty()) compare(arguments);
+    else classify(arguments);
   } catch (const std::exception& problem) {
     std::cerr << problem.what() << '\n';
     return 2;

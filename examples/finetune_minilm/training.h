@@ -2,8 +2,11 @@
 // finetune_minilm.
 #pragma once
 
+#include <filesystem>
 #include <functional>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <stet/stet.h>
@@ -40,6 +43,18 @@ struct Classifier : stet::nn::Module {
   stet::nn::Bert bert;
   stet::nn::Linear head;
 };
+
+/// A Hugging Face folder of the encoder, an adapter folded in, with its tokenizer, and beside it the head
+/// (head.safetensors) and a name for each of its outputs (labels.txt).
+void save(const Classifier& model, const stet::continual::Adapters& adapters, const std::vector<std::string>& labels,
+          const std::filesystem::path& from, const std::filesystem::path& folder);
+struct Loaded {
+  std::unique_ptr<Classifier> model;
+  std::vector<std::string> labels;
+};
+Loaded load(const std::filesystem::path& folder);
+/// The encoder of a folder; a pooler or a classifier that it has is not used.
+std::pair<stet::nn::BertConfig, stet::nn::State> read_encoder(const std::filesystem::path& folder);
 
 struct TrainingOptions {
   int epochs = 5;

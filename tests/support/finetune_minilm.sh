@@ -47,12 +47,28 @@ expect '4 training texts, 2 test texts, 12 texts of no intent'
 works --data "$folder/data.json" --method head --epochs 1 --seeds 1 --split val
 expect '18 training texts, 4 test texts'
 
+# What was learned can be kept and used, with an adapter folded in.
+for method in lora head; do
+  works --data "$folder/train.csv" --method "$method" --epochs 20 --batch 8 --seeds 1 --rate 0.05 --save "$folder/kept"
+  expect "written: $folder/kept"
+  used=$("$program" --model "$folder/kept" --length 9 'red a one b c' 'blue d two a a')
+  grep -q '^[01]\.[0-9]*  warm, first  red a one b c$' <<<"$used" || fail "$method: not classified: $used"
+  grep -q '^[01]\.[0-9]*  cold  blue d two a a$' <<<"$used" || fail "$method: not classified: $used"
+done
+
 refused() { # refused PART ARGUMENT...
   run "${@:2}" && fail "no error: ${*:2}"
   expect "$1"
 }
 works --data "$folder/train.csv" --test "$folder/train.csv" --method head --epochs 1 --seeds 1
 expect '120 training texts, 120 test texts'
+refused "Choose one with --method" --data "$folder/train.csv" --save "$folder/other"
+refused "own folder" --data "$folder/train.csv" --method head --save "$folder"
+refused "neither is given"
+refused "labels.txt: cannot be opened" 'red one'
+truncate -s 50 "$folder/kept/head.safetensors"
+"$program" --model "$folder/kept" 'red one' >/dev/null 2>"$folder/said" && fail "no error for a damaged head"
+grep -q 'head.safetensors' "$folder/said" || fail "the damaged head is not named: $(cat "$folder/said")"
 refused "none.csv" --data "$folder/none.csv"
 refused "expected more than 10" --data "$folder/train.csv" --test "$folder/test.csv"
 sed -i '5s/,/,"/' "$folder/test.csv"

@@ -1,0 +1,54 @@
+// The trained classifier as a folder, and back.
+#include <fstream>
+#include <iomanip>
+
+#include "training.h"
+
+using namespace stet;
+
+std::pair<nn::BertConfig, nn::State> read_encoder(const std::filesystem::path& folder) {
+  const nn::Pretrained found = nn::load_pretrained(folder);
+  const nn::Bert* bert = nullptr;
+  if (const auto* plain = std::get_if<std::unique_ptr<nn::Bert>>(&found.model)) bert = plain->get();
+  if (const auto* classifier = std::get_if<std::unique_ptr<nn::BertClassifier>>(&found.model))
+    bert = &(*classifier)->bert;
+  check(bert != nullptr, "finetune_minilm", folder.string(), ": found a ", found.model_type, " model, expected bert");
+  nn::BertConfig config = bert->config();
+  config.pooler = false;
+  nn::State state = bert->state();
+  std::erase_if(state, [](const auto& item) { return item.first.starts_with("pooler."); });
+  return {config, state};
+}
+
+void save(const Classifier& model, const continual::Adapters& adapters, const std::vector<std::string>& labels,
+          const std::filesystem::path& from, const std::filesystem::path& folder) {
+  nn::Bert encoder(model.bert.config());
+  nn::State state;
+  const std::string prefix = "bert.";
+  for (const auto& [name, value] : adapters.active().empty() ? adapters.base_state() : adapters.merged_state())
+    if (name.starts_with(prefix)) state[name.substr(prefix.size())] = value;
+  encoder.load(state);
+  std::string names;
+  for (const std::string& label : labels) {
+    check(label.find('\n') == std::string::npos, "save", "label ", std::quoted(label), " has more than one line");
+    names += label + '\n';
+  }
+  nn::save_pretrained(encoder, folder);
+  data::copy_tokenizer(from, folder);
+  nn::save_safetensors(folder / "head.safetensors", model.head.state());
+  continual::write_text_file(folder / "labels.txt", names);
+}
+
+Loaded load(const std::filesystem::path& folder) {
+  const std::filesystem::path head = folder / "head.safetensors", names = folder / "labels.txt";
+  Loaded out;
+  std::ifstream in(names);
+  check(in.good(), "load", names.string(), ": cannot be opened; a folder that --save wrote has one");
+  for (std::string line; std::getline(in, line);) out.labels.push_back(line);
+  check(!out.labels.empty(), "load", names.string(), ": no labels");
+  const auto [config, state] = read_encoder(folder);
+  out.model = std::make_unique<Classifier>(config, std::ssize(out.labels));
+  out.model->bert.load(state);
+  out.model->head.load(nn::load_safetensors(head));
+  return out;
+}
