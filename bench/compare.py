@@ -60,6 +60,11 @@ def time_peer(step, count):
     return (time.perf_counter() - start) / count * getattr(step, "scale", 1.0)
 
 
+# OpenMP's threads spin for a while after their last work (0.3 s were seen here) and would take a core from whoever is
+# timed next: everyone starts on an idle machine.
+PAUSE = 0.5
+
+
 def count_for(seconds, budget):
     return max(1, min(20000, round(budget / max(seconds, 1e-9))))
 
@@ -129,8 +134,10 @@ def run_case(case, threads, args, limits):
                 del steps[name]
         times = {name: [] for name in counts}
         for _ in range(args.rounds):
+            time.sleep(PAUSE)
             times["stet"].append(stet.ask("time", counts["stet"])[0])
             for name, step in steps.items():
+                time.sleep(PAUSE)
                 times[name].append(time_peer(step, counts[name]))
         stet.close()
     median = {name: statistics.median(values) for name, values in times.items()}

@@ -1,5 +1,6 @@
-// A pool whose workers spin for a moment, then sleep on a futex (std::atomic::wait). Chunks are claimed from
-// one counter; which thread runs a chunk never matters to the result.
+// A pool whose workers spin for a moment, then sleep on a futex (std::atomic::wait). Each thread claims chunks of a
+// range of its own first, the same one in every job of a shape, so that data stays in the cache of the core that wrote
+// it; then those that are left in the ranges of others. Which thread runs a chunk never matters to the result.
 #include <stet/tensor/threads.h>
 
 #include <algorithm>
@@ -28,10 +29,11 @@ thread_local bool inside_chunk = false;
 
 class Pool {
  public:
-  explicit Pool(int count) : workers_(static_cast<std::size_t>(count - 1)) {
+  explicit Pool(int count) : workers_(static_cast<std::size_t>(count - 1)), ranges_(static_cast<std::size_t>(count)) {
     const auto cores = std::thread::hardware_concurrency();
     spin_ = count <= static_cast<int>(cores) ? 4000 : 0;  // spinning steals from others when oversubscribed
-    for (Worker& worker : workers_) worker.thread = std::thread([this, &worker] { work(worker); });
+    for (std::size_t i = 0; i < workers_.size(); ++i)
+      workers_[i].thread = std::thread([this, i] { work(workers_[i], i + 1); });
   }
 
   ~Pool() {
@@ -48,12 +50,15 @@ class Pool {
     if (workers_.empty() || !owner.owns_lock()) return run_alone(chunks, body, context);
     body_ = body;
     context_ = context;
-    chunks_ = chunks;
-    next_.store(0, std::memory_order_relaxed);
     const auto invited = std::min(workers_.size(), static_cast<std::size_t>(chunks - 1));
+    shares_ = invited + 1;
+    for (std::size_t i = 0; i < shares_; ++i) {
+      ranges_[i].next.store(start(chunks, i), std::memory_order_relaxed);
+      ranges_[i].end = start(chunks, i + 1);
+    }
     gate_.store(0, std::memory_order_release);  // open
     for (std::size_t i = 0; i < invited; ++i) workers_[i].call();
-    drain();
+    drain(0);
     // Who has not entered by now is not waited for: on a busy machine a worker may get no core for milliseconds. One
     // that is inside and does not finish soon may be waiting for this very core.
     gate_.fetch_or(kClosed, std::memory_order_acq_rel);
@@ -99,19 +104,32 @@ class Pool {
     return false;
   }
 
-  void drain() {
+  /// Chunks of one thread, from an even division among all.
+  struct alignas(64) Range {
+    std::atomic<std::int64_t> next{0};
+    std::int64_t end = 0;
+  };
+  std::int64_t start(std::int64_t chunks, std::size_t share) const {
+    const auto all = static_cast<std::int64_t>(shares_), at = static_cast<std::int64_t>(share);
+    return chunks / all * at + chunks % all * at / all;
+  }
+
+  void drain(std::size_t own) {
     inside_chunk = true;
-    for (std::int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < chunks_;) body_(context_, i);
+    for (std::size_t k = 0; k < shares_; ++k) {
+      Range& range = ranges_[(own + k) % shares_];
+      for (std::int64_t i; (i = range.next.fetch_add(1, std::memory_order_relaxed)) < range.end;) body_(context_, i);
+    }
     inside_chunk = false;
   }
 
-  void work(Worker& worker) {
+  void work(Worker& worker, std::size_t own) {
     flush_denormals();
     for (std::uint32_t seen = 0;;) {
       seen = worker.wait(seen, spin_);
       if (stop_.load(std::memory_order_relaxed)) return;
       if (!enter()) continue;
-      drain();
+      drain(own);
       gate_.fetch_sub(1, std::memory_order_release);
     }
   }
@@ -122,8 +140,8 @@ class Pool {
   int spin_ = 0;
   void (*body_)(void*, std::int64_t) = nullptr;
   void* context_ = nullptr;
-  std::int64_t chunks_ = 0;
-  alignas(64) std::atomic<std::int64_t> next_{0};
+  std::vector<Range> ranges_;
+  std::size_t shares_ = 0;
   alignas(64) std::atomic<int> gate_{kClosed};  // workers inside, and kClosed when no more may enter
   std::atomic<bool> stop_{false};
 };
