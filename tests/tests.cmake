@@ -74,11 +74,11 @@ if(STET_BUILD_EXAMPLES)
   add_test(NAME examples/finetune_minilm COMMAND bash ${PROJECT_SOURCE_DIR}/tests/support/finetune_minilm.sh
     $<TARGET_FILE:examples_finetune_minilm>)
   set_tests_properties(examples/forgetting_sample examples/finetune_domain examples/model_folders examples/finetune_minilm
-    PROPERTIES LABELS examples TIMEOUT 300)
+    PROPERTIES LABELS examples TIMEOUT 1200)
   function(claim_test name)
     add_test(NAME examples/claims/${name} COMMAND bash ${PROJECT_SOURCE_DIR}/tests/support/claim.sh
       $<TARGET_FILE:claims_${name}> ${ARGN})
-    set_tests_properties(examples/claims/${name} PROPERTIES LABELS examples TIMEOUT 300)
+    set_tests_properties(examples/claims/${name} PROPERTIES LABELS examples TIMEOUT 1200)
   endfunction()
   claim_test(skewed_data "4,000 of two classes" "Turned by 90 degrees" "1,000 of all: ")
   claim_test(not_inevitable "LoRA r 8" "% of the forgetting" "frozen but for the top block")
