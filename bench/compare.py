@@ -60,7 +60,7 @@ def time_peer(step, count):
     return (time.perf_counter() - start) / count * getattr(step, "scale", 1.0)
 
 
-# OpenMP's threads spin for a while after their last work (0.3 s were seen here) and would take a core from whoever is
+# OpenMP's threads spin for a while after their last work and would take a core from whoever is
 # timed next: everyone starts on an idle machine.
 PAUSE = 0.5
 

@@ -153,7 +153,7 @@ std::unique_ptr<Llama> make_llama(Weights& weights, const LlamaConfig& c) {
     return bare && name != "lm_head.weight" ? "model." + name : name;
   });
   if (c.tie_word_embeddings) drop_tied_output(weights, "model.embed_tokens.weight");
-  const std::int64_t width = c.head_dim ? c.head_dim : c.hidden_size / c.num_attention_heads;
+  const std::int64_t width = head_width(c);
   weights.expect("model.embed_tokens.weight", {c.vocab_size, c.hidden_size});
   weights.expect("model.layers.0.self_attn.q_proj.weight", {c.num_attention_heads * width, c.hidden_size});
   weights.expect("model.layers.0.mlp.up_proj.weight", {c.intermediate_size, c.hidden_size});

@@ -261,8 +261,8 @@ void read_rope(Fields& f, LlamaConfig& c) {
     see(rope);
     RopeScaling found;
     if (read_scaling(rope, found)) {
-      if (scaled && found.kind != c.rope_scaling.kind)
-        object->refuse("found another kind than in rope_parameters, expected the same");
+      if (scaled && !(found == c.rope_scaling))
+        object->refuse("found another scaling than in rope_parameters, expected the same");
       c.rope_scaling = found;
       scaled = true;
     }
@@ -328,7 +328,7 @@ LlamaConfig llama(Fields& f, const Config& config) {
   }
   if (!c.head_dim) expect_divides(f, "num_attention_heads", c.num_attention_heads, c.hidden_size);
   if (c.num_key_value_heads) expect_divides(f, "num_key_value_heads", c.num_key_value_heads, c.num_attention_heads);
-  const std::int64_t width = c.head_dim ? c.head_dim : c.hidden_size / c.num_attention_heads;
+  const std::int64_t width = head_width(c);
   if (width % 2) f.object().refuse("found heads of width ", width, ", expected an even width to rotate");
   return c;
 }

@@ -85,7 +85,7 @@ std::string config_text(const LlamaConfig& c, const std::vector<std::int64_t>& e
               {"num_hidden_layers", c.num_hidden_layers},
               {"num_attention_heads", c.num_attention_heads},
               {"num_key_value_heads", c.num_key_value_heads ? c.num_key_value_heads : c.num_attention_heads},
-              {"head_dim", c.head_dim ? c.head_dim : c.hidden_size / c.num_attention_heads},
+              {"head_dim", head_width(c)},
               {"hidden_act", "silu"},
               {"max_position_embeddings", c.max_position_embeddings},
               {"rms_norm_eps", c.rms_norm_eps},

@@ -26,12 +26,12 @@ TransformerOptions block(const LlamaConfig& c, std::int64_t layer) {
                         .dropout = c.attention_dropout}};
 }
 
+}  // namespace
+
 std::int64_t head_width(const LlamaConfig& c) {
   check(c.head_dim || c.num_attention_heads >= 1, "Llama", c.num_attention_heads, " heads: expected at least 1");
   return c.head_dim ? c.head_dim : c.hidden_size / c.num_attention_heads;
 }
-
-}  // namespace
 
 std::vector<double> scaled_frequencies(std::int64_t width, double base, const RopeScaling& s) {
   std::vector<double> out = rotary_frequencies(width, base);

@@ -14,6 +14,7 @@ struct RopeScaling {
   enum class Kind { none, linear, llama3 } kind = Kind::none;
   double factor = 1, low_freq_factor = 1, high_freq_factor = 4;
   std::int64_t original_max_position_embeddings = 8192;
+  bool operator==(const RopeScaling&) const = default;
 };
 /// The frequencies of rotary_frequencies(width, base), scaled.
 std::vector<double> scaled_frequencies(std::int64_t width, double base, const RopeScaling& scaling);
@@ -31,6 +32,8 @@ struct LlamaConfig {
   std::int64_t max_window_layers = 0;    ///< the first blocks, which have no window, as in Qwen2
   RopeScaling rope_scaling = {};
 };
+/// Width of one head: head_dim, or the heads' even share of hidden_size.
+std::int64_t head_width(const LlamaConfig& config);
 
 /// LlamaForCausalLM. Parameters carry its names; with tie_word_embeddings lm_head.weight is model.embed_tokens.weight
 /// and has no name of its own.

@@ -1,0 +1,160 @@
+// Adapters in files: PEFT's are read and written, and what is damaged or does not fit is refused by name.
+#include <fstream>
+
+#include <stet/nn/models/gpt2.h>
+#include <stet/nn/safetensors.h>
+
+#include "support/adapter_samples.h"
+#include "support/catch.h"
+#include "support/device.h"
+#include "support/goldens.h"
+#include "support/message.h"
+#include "support/scratch.h"
+
+using namespace stet;
+using namespace stet::continual;
+using Catch::Matchers::Contains;
+using test::kLora;
+using test::LlamaCase;
+using test::message_of;
+using test::same_bits;
+using test::shake;
+
+namespace {
+
+const std::filesystem::path kGoldens = std::filesystem::path(STET_SOURCE_DIR) / "tests" / "golden" / "adapters";
+
+}  // namespace
+
+TEST_CASE("PEFT's adapters give PEFT's logits and are written as PEFT reads them", "[adapters]") {
+  const nn::State golden = nn::load_safetensors(kGoldens / "base.safetensors");
+  const auto base = [&](const std::string& prefix) {
+    nn::State state;
+    for (const auto& [name, value] : golden)
+      if (name.starts_with(prefix)) state[name.substr(prefix.size())] = value;
+    return state;
+  };
+  const Tensor tokens = to(golden.at("in.tokens"), default_device());
+  const test::Scratch scratch;
+  const char* keep = std::getenv("STET_ADAPTERS_OUT");  // for make_adapter_goldens.py --check
+  for (const std::string name : {"lora", "rslora", "dora", "ia3", "gpt2_lora", "gpt2_dora", "gpt2_ia3", "lora_patterns",
+                                 "lora_head", "ia3_head"}) {
+    CAPTURE(name);
+    LlamaCase llama;
+    nn::Gpt2 gpt2({.vocab_size = 19,
+                   .n_positions = 9,
+                   .n_embd = 8,
+                   .n_layer = 2,
+                   .n_head = 2,
+                   .resid_pdrop = 0,
+                   .embd_pdrop = 0,
+                   .attn_pdrop = 0});
+    const bool is_gpt2 = name.starts_with("gpt2");
+    nn::Module& model = is_gpt2 ? static_cast<nn::Module&>(gpt2) : llama.model;
+    model.load(is_gpt2 ? nn::Gpt2::transposed(base("gpt2.")) : base("llama."));
+    const auto logits = [&] {
+      const NoGrad no_grad;
+      const nn::EvalScope evaluation(model);
+      return is_gpt2 ? gpt2(tokens) : llama.model(tokens);
+    };
+    Adapters adapters(model);
+    adapters.load("theirs", kGoldens / name);
+    const Tensor expected = to(golden.at(name + "/out"), default_device());
+    CHECK(test::golden_error(logits(), expected) < 1e-5);
+
+    const auto folder = keep ? std::filesystem::path(keep) / name : scratch.path() / name;
+    adapters.save("theirs", folder);
+    const nn::State theirs = nn::load_safetensors(kGoldens / name / "adapter_model.safetensors");
+    const nn::State mine = nn::load_safetensors(folder / "adapter_model.safetensors");
+    CHECK(mine.size() == theirs.size());
+    for (const auto& [key, value] : theirs) {
+      CAPTURE(key);
+      REQUIRE(mine.contains(key));
+      CHECK(same_bits(mine.at(key), value));
+    }
+    const Tensor before = logits();
+    adapters.detach("theirs");
+    adapters.load("mine", folder);
+    CHECK(same_bits(logits(), before));
+    if (const auto* lora = std::get_if<LoraOptions>(&adapters.options("mine"))) CHECK(lora->fan_in_fan_out == is_gpt2);
+  }
+}
+
+TEST_CASE("bottleneck adapters are saved and loaded", "[adapters]") {
+  const test::Scratch scratch;
+  for (const Bottleneck placement : {Bottleneck::houlsby, Bottleneck::pfeiffer, Bottleneck::parallel}) {
+    LlamaCase llama;
+    Adapters adapters(llama.model);
+    CHECK(adapters.attach("a", BottleneckOptions{.placement = placement, .width = 3}) ==
+          (placement == Bottleneck::houlsby ? 4 : 2));
+    shake(adapters.parameters("a"));
+    const Tensor before = llama();
+    adapters.save("a", scratch.path());
+    adapters.detach("a");
+    adapters.load("b", scratch.path());
+    CHECK(same_bits(llama(), before));
+    CHECK_THROWS_WITH(adapters.merge(), Contains("cannot be merged"));
+  }
+}
+
+TEST_CASE("files that do not fit are refused by name", "[adapters][misuse]") {
+  LlamaCase llama;
+  Adapters adapters(llama.model);
+  adapters.attach("a", kLora);
+  const test::Scratch scratch;
+  adapters.save("a", scratch.path());
+  nn::State file = nn::load_safetensors(scratch.path() / "adapter_model.safetensors");
+  const std::string key = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight";
+  file[key] = zeros({3, 8});
+  file["base_model.model.more"] = zeros({1});
+  nn::save_safetensors(scratch.path() / "adapter_model.safetensors", file);
+  CHECK_THAT(message_of([&] { adapters.load("b", scratch.path()); }),
+             Contains("adapter_model.safetensors") && Contains("mismatched: " + key + " is (3, 8)") &&
+                 Contains("unexpected: base_model.model.more"));
+  CHECK(adapters.names() == std::vector<std::string>{"a"});
+  scratch.write("adapter_config.json", R"({"peft_type": "LORA", "bias": "all"})");
+  CHECK_THAT(message_of([&] { adapters.load("b", scratch.path()); }),
+             Contains("bias near byte") && Contains("found \"all\", which is not supported"));
+  scratch.write("adapter_config.json", R"({"peft_type": "LORA", "init_lora_weights": "pissa"})");
+  CHECK_THAT(message_of([&] { adapters.load("b", scratch.path()); }),
+             Contains("init_lora_weights near byte") && Contains("found \"pissa\""));
+  scratch.write("adapter_config.json", R"({"peft_type": "LORA", "r": "two"})");
+  CHECK_THAT(message_of([&] { adapters.load("b", scratch.path()); }),
+             Contains("adapter_config.json") && Contains("r near byte") && Contains("\"two\""));
+  for (const std::string& pattern : {std::string("(q_proj"), std::string("(?i)q"), std::string(300, 'q')}) {
+    scratch.write("adapter_config.json", R"({"peft_type": "LORA", "rank_pattern": {")" + pattern + R"(": 2}})");
+    CHECK_THAT(message_of([&] { adapters.load("b", scratch.path()); }),
+               Contains("rank_pattern") && Contains("near byte") && Contains("is not one that can be matched"));
+  }
+  scratch.write("adapter_config.json", R"({"peft_type": "LORA", "rank_pattern": {"(.*)*(.*)*(.*)*x": 0}})");
+  CHECK_THAT(message_of([&] { adapters.load("b", scratch.path()); }),
+             Contains("mismatched: " + key));  // and does not take long
+  scratch.write("adapter_config.json", R"({"peft_type": "VERA"})");
+  CHECK_THAT(message_of([&] { adapters.load("b", scratch.path()); }),
+             Contains("peft_type near byte") && Contains("\"VERA\""));
+}
+
+TEST_CASE("adapter files that end anywhere are refused by name, and nothing is attached", "[adapters]") {
+  const test::Scratch scratch;
+  for (const char* name : {"adapter_config.json", "adapter_model.safetensors"}) {
+    std::map<std::string, std::string> bytes;
+    for (const char* each : {"adapter_config.json", "adapter_model.safetensors"}) {
+      std::ifstream in(kGoldens / "lora" / each, std::ios::binary);
+      bytes[each].assign(std::istreambuf_iterator<char>(in), {});
+      scratch.write(each, bytes[each]);
+    }
+    LlamaCase llama;
+    Adapters adapters(llama.model);
+    const std::string whole = bytes[name].substr(0, bytes[name].find_last_not_of('\n') + 1);
+    REQUIRE(whole.size() > 500);
+    int refused = 0;
+    for (std::size_t size = 0; size < whole.size(); ++size) {
+      scratch.write(name, whole.substr(0, size));
+      refused += message_of([&] { adapters.load("b", scratch.path()); }).find(name) != std::string::npos;
+    }
+    CHECK(refused == static_cast<int>(whole.size()));
+    CHECK(adapters.names().empty());
+    scratch.write(name, bytes[name]);
+    adapters.load("b", scratch.path());  // it was the truncation that was refused
+  }
+}

@@ -1,0 +1,47 @@
+// A tiny Llama to adapt, and adapters for it.
+#pragma once
+
+#include <stet/continual/adapters/adapters.h>
+#include <stet/nn/models/llama.h>
+
+#include "support/samples.h"
+
+namespace stet::test {
+
+/// Values of a trained adapter's kind instead of those at the start.
+inline void shake(const std::vector<nn::Parameter*>& parameters) {
+  int seed = 40;
+  for (nn::Parameter* p : parameters)
+    p->set(p->value().detach() + spread(p->shape(), -0.4, 0.4, ++seed, p->value().options()));
+}
+
+struct LlamaCase {
+  nn::Llama model{{.vocab_size = 19,
+                   .hidden_size = 8,
+                   .intermediate_size = 12,
+                   .num_hidden_layers = 2,
+                   .num_attention_heads = 4,
+                   .num_key_value_heads = 2,
+                   .max_position_embeddings = 16,
+                   .rms_norm_eps = 1e-5,
+                   .rope_theta = 10000}};
+  Tensor tokens;
+  LlamaCase() {
+    Generator generator(4);
+    tokens = randint({2, 7}, 0, 19, generator);
+  }
+  Tensor operator()() {
+    const NoGrad no_grad;
+    const nn::EvalScope evaluation(model);
+    return model(tokens);
+  }
+};
+
+inline const continual::LoraOptions kLora{.targets = {"*q_proj", "*v_proj", "*down_proj"}, .rank = 2, .alpha = 3};
+inline continual::LoraOptions dora() {
+  continual::LoraOptions options = kLora;
+  options.dora = true;
+  return options;
+}
+
+}  // namespace stet::test
