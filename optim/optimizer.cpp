@@ -207,14 +207,20 @@ std::vector<NamedGradient> Optimizer::gather() const {
 /// What clipping by norm multiplies the gradients with, one f64 where they are: nobody waits for it.
 Tensor Optimizer::clip_scale(const std::vector<NamedGradient>& gradients) {
   if (clip_norm_ == 0 || gradients.empty()) return {};
-  Tensor squares;
+  const Device device = gradients.front().gradient.device();
+  std::vector<Tensor> alive;
+  std::vector<Squares> jobs;
   for (const NamedGradient& g : gradients) {
+    check(g.gradient.device() == device, "clip_norm", "gradients on ", device, " and ", g.gradient.device(), " ('",
+          g.name, "'): one norm is taken of all");
+    alive.push_back(compute::contiguous(g.gradient));
     const Mask* m = mask(g.name);
-    const Tensor counted =
-        m && !m->is_all() ? where(m->to_tensor(g.gradient.device()), g.gradient, g.gradient * 0.0) : g.gradient;
-    const Tensor part = cast(sum(square(counted)), DType::f64);
-    squares = squares.defined() ? squares + part : part;
+    jobs.push_back({g.gradient.dtype(), g.gradient.numel(), alive.back().raw(),
+                    m && !m->is_all() ? m->view(device) : UpdateMask{}});
   }
+  const Tensor squares = empty({}, {DType::f64, device});
+  kernels(device).sum_of_squares(jobs.data(), static_cast<std::int64_t>(jobs.size()),
+                                 static_cast<double*>(squares.raw_mutable()));
   last_norm_ = sqrt(squares);
   const Tensor one = scalar(1, {DType::f64, Device::cpu()});
   return where(last_norm_ > clip_norm_, clip_norm_ / (last_norm_ + 1e-6), one);
@@ -262,10 +268,27 @@ void Optimizer::flush() {
   pending_.clear();
 }
 
+void Optimizer::check_transformed(const std::vector<NamedGradient>& gradients) const {
+  for (const NamedGradient& g : gradients) {
+    const bool known =
+        std::any_of(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.parameter == g.parameter; });
+    check(known, "step", "a gradient transform brought '", g.name, "', which is no parameter of this optimizer");
+    const Tensor& p = g.parameter->value();
+    check(g.gradient.defined(), "step", "a gradient transform left '", g.name,
+          "' without a gradient: take it out of the list instead");
+    check(g.gradient.shape() == p.shape() && g.gradient.dtype() == p.dtype(), "step", "a gradient transform gave '",
+          g.name, "' a gradient ", g.gradient.shape(), ' ', g.gradient.dtype(), ", expected ", p.shape(), ' ',
+          p.dtype());
+    check(g.gradient.device() == p.device(), "step", "a gradient transform gave '", g.name, "' a gradient on ",
+          g.gradient.device(), ", the parameter is on ", p.device());
+  }
+}
+
 void Optimizer::step() {
   const NoGrad no_grad;
   std::vector<NamedGradient> gradients = gather();
   for (const auto& [id, transform] : transforms_) transform(gradients);
+  if (!transforms_.empty()) check_transformed(gradients);
   const Tensor scale = clip_scale(gradients);
   // What follows depends on the number of steps: schedules, bias corrections.
   each_replay(gradients.empty() ? Device::cpu() : gradients.front().gradient.device(),
@@ -278,8 +301,6 @@ void Optimizer::update_all(const std::vector<NamedGradient>& gradients, const Te
   for (const NamedGradient& g : gradients) {
     const auto entry =
         std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.parameter == g.parameter; });
-    check(entry != entries_.end() && g.gradient.shape() == g.parameter->shape(), "step", "a gradient transform gave '",
-          g.name, "' a gradient ", g.gradient.shape());
     update_entry(*entry, g.gradient, scale);
   }
   flush();

@@ -150,6 +150,7 @@ class Optimizer {
   };
 
   std::vector<NamedGradient> gather() const;
+  void check_transformed(const std::vector<NamedGradient>& gradients) const;
   Tensor clip_scale(const std::vector<NamedGradient>& gradients);
   void combine_penalties();
   void update_entry(Entry& entry, const Tensor& gradient, const Tensor& scale);

@@ -168,6 +168,8 @@ struct Kernels {
   Fn<Random> random = nullptr;
   /// One step for any number of tensors; jobs[i].dtype and options may differ.
   std::array<void (*)(const Update* jobs, std::int64_t count), UpdateRules::size> update{};
+  /// out[0] = the sum over all jobs, one f64: what clipping by norm needs.
+  void (*sum_of_squares)(const Squares* jobs, std::int64_t count, double* out) = nullptr;
 
   // Fused operations that a profile has justified.
   Fn<Rows> softmax = nullptr;          // in x; out y

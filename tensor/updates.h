@@ -46,6 +46,14 @@ struct Update {
   UpdateOptions options;
 };
 
+/// A tensor whose squares are summed, over the elements that may change; the others are not read.
+struct Squares {
+  DType dtype;  ///< f32 or f64
+  std::int64_t count = 0;
+  const void* values = nullptr;
+  UpdateMask mask;
+};
+
 /// Same fields in the element type, so that a kernel converts them once.
 template <class T> struct UpdateCoefficients {
   T lr, momentum, undampened, weight_decay, beta1, beta2, one_minus_beta1, one_minus_beta2, eps, step_size,

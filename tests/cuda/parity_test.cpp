@@ -7,6 +7,7 @@
 
 #include <stet/autograd/ops.h>
 #include <stet/cuda/cuda.h>
+#include <stet/optim/mask.h>
 #include <stet/tensor/compute.h>
 
 #include "support/catch.h"
@@ -245,6 +246,44 @@ TEST_CASE("products agree with the CPU's to four roundings of their terms", "[pa
         check_sums(matmul(stack_a, stack_b), matmul(to(stack_a, Device::cuda()), to(stack_b, Device::cuda())),
                    matmul(abs(stack_a), abs(stack_b)));
         check_sums(matmul(stack_a, b), matmul(to(stack_a, Device::cuda()), db), matmul(abs(stack_a), abs(b)));
+      }
+}
+
+TEST_CASE("sums of squares agree with the CPU's, whatever the mask", "[parity]") {
+  if (!test::has_cuda()) return;
+  using optim::Mask;
+  const auto mask_of = [](int kind, std::int64_t n) {
+    const DefaultDevice host(Device::cpu());
+    switch (kind) {
+      case 0: return Mask::none({n});
+      case 1: return Mask::blocks({n}, 100, std::vector<bool>(static_cast<std::size_t>((n + 99) / 100), true));
+      case 2: return Mask::rows({n}, {0, n / 3, n / 2, n - 1});
+      default: return Mask::elements(values({n}, f32, 0, 2, 5) > 1.0);
+    }
+  };
+  for (DType dtype : {f32, f64})
+    for (std::size_t count : {std::size_t{1}, std::size_t{17}, std::size_t{200}})
+      for (int kind = -1; kind < 4; ++kind) {
+        INFO(dtype << ", " << count << " tensors, mask " << kind);
+        double expected = 0;
+        std::vector<Tensor> alive;
+        std::vector<Mask> masks;
+        std::vector<Squares> jobs;
+        for (std::size_t i = 0; i < count; ++i) {
+          const std::int64_t n = i == 0 ? 33'000 : static_cast<std::int64_t>(1 + i * 37 % 500);
+          const Tensor x = values({n}, i == 1 ? f64 : dtype, -2, 3, i);
+          alive.push_back(to(x, Device::cuda()));
+          jobs.push_back({x.dtype(), n, alive.back().raw(), {}});
+          if (kind >= 0) masks.push_back(mask_of(kind, n));
+          const Tensor counted = kind < 0 ? x : where(masks.back().to_tensor(Device::cpu()), x, x * 0.0);
+          expected += sum(square(cast(counted, f64))).item();
+        }
+        for (std::size_t i = 0; i < masks.size(); ++i) jobs[i].mask = masks[i].view(Device::cuda());
+        const Tensor total = empty({}, {f64, Device::cuda()});
+        kernels(Device::cuda())
+            .sum_of_squares(jobs.data(), static_cast<std::int64_t>(count), static_cast<double*>(total.raw_mutable()));
+        ++rows;
+        CHECK(total.item() == Approx(expected).epsilon(1e-14));
       }
 }
 

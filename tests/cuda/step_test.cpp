@@ -92,6 +92,11 @@ TEST_CASE("The optimizer is one launch, however many parameters there are") {
     const auto before = cuda::counters().launches;
     optimizer.step();
     CHECK(cuda::counters().launches == before + 1);
+    optimizer.clip_norm(1);
+    optimizer.step();
+    const auto clipped = cuda::counters().launches;
+    optimizer.step();
+    CHECK(cuda::counters().launches <= clipped + 8);  // squares, their sum, and a few on one number
   }
 }
 

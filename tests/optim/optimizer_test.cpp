@@ -289,7 +289,18 @@ TEST_CASE("Transforms see all gradients, in order, before clipping") {
   CHECK_THAT(message_of([&] { optimizer.add_transform("look", {}); }), Contains("'look' is there already"));
   CHECK_THAT(message_of([&] { optimizer.remove_transform("double"); }), Contains("no transform 'double'"));
   optimizer.add_transform("wrong", [](std::vector<NamedGradient>& g) { g[0].gradient = zeros({2}, f64); });
-  CHECK_THAT(message_of([&] { optimizer.step(); }), Contains("a gradient transform gave 'a' a gradient (2,)"));
+  CHECK_THAT(message_of([&] { optimizer.step(); }),
+             Contains("a gradient transform gave 'a' a gradient (2,) f64, expected (4, 6) f64"));
+  optimizer.remove_transform("wrong");
+  optimizer.add_transform("wrong", [](std::vector<NamedGradient>& g) { g[0].gradient = zeros({4, 6}, f32); });
+  CHECK_THAT(message_of([&] { optimizer.step(); }), Contains("a gradient (4, 6) f32, expected (4, 6) f64"));
+  optimizer.remove_transform("wrong");
+  optimizer.add_transform("wrong", [](std::vector<NamedGradient>& g) { g[1].gradient = {}; });
+  CHECK_THAT(message_of([&] { optimizer.step(); }), Contains("left 'b' without a gradient"));
+  optimizer.remove_transform("wrong");
+  Model other;
+  optimizer.add_transform("wrong", [&](std::vector<NamedGradient>& g) { g.push_back({"c", &other.a, g[0].gradient}); });
+  CHECK_THAT(message_of([&] { optimizer.step(); }), Contains("brought 'c', which is no parameter"));
 }
 
 TEST_CASE("Clipping by norm is over all parameters and does not count masked elements") {
@@ -306,6 +317,11 @@ TEST_CASE("Clipping by norm is over all parameters and does not count masked ele
   const double norm = std::sqrt(6 * 9 + 5 * 4);
   CHECK(optimizer.last_grad_norm() == Approx(norm));
   CHECK(distance(before - model.b.value(), full({5}, 2 / norm, f64)) < 1e-6);
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const Tensor nans = full({4, 6}, nan, f64), threes = full({4, 6}, 3, f64);
+  model.a.value().set_grad(where(optimizer.mask("a")->to_tensor(), threes, nans));
+  optimizer.step();
+  CHECK(optimizer.last_grad_norm() == Approx(norm));  // what may not change may hold anything
   CHECK_THAT(message_of([&] { optimizer.clip_norm(-1); }), Contains("-1 is negative"));
   CHECK_THAT(message_of([&] { optimizer.clip_value(-1); }), Contains("-1 is negative"));
 }

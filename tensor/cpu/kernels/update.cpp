@@ -1,9 +1,40 @@
 // The optimizers' fused pass: gradient scaling and clipping, quadratic penalty, rule, mask; one sweep over
-// memory.
-#include <stet/tensor/cpu/kernels/isa.h>
+// memory. And the sum of squares that clipping by norm asks for first.
+#include <stet/tensor/cpu/kernels/tree.h>
 
 namespace stet::cpu::STET_ISA {
 namespace {
+
+/// 32 elements under one mask word: a whole word of zeros touches no memory, one of ones is a dense run.
+template <class Body> void for_bits(const std::uint32_t* bits, std::int64_t begin, std::int64_t end, const Body& body) {
+  for (std::int64_t i = begin; i < end; i += 32) {
+    const std::uint32_t word = bits[i / 32];
+    const std::int64_t stop = i + 32 < end ? i + 32 : end;
+    if (word == 0) continue;
+    if (word == 0xffffffffu) {
+      body(i, stop);
+      continue;
+    }
+    for (std::int64_t j = i; j < stop; ++j)
+      if (word >> (j - i) & 1u) body(j, j + 1);
+  }
+}
+
+/// body(from, to) for every run of elements of [begin, end) that may change; `begin` is a multiple of 32.
+template <class Body> void for_allowed(const UpdateMask& mask, std::int64_t begin, std::int64_t end, const Body& body) {
+  if (mask.bits) return for_bits(mask.bits, begin, end, body);
+  if (!mask.ranges) return body(begin, end);
+  std::int64_t low = 0, high = mask.range_count;  // first range that ends after `begin`
+  while (low < high) {
+    const std::int64_t middle = (low + high) / 2;
+    if (mask.ranges[2 * middle + 1] <= begin) low = middle + 1;
+    else high = middle;
+  }
+  for (; low < mask.range_count && mask.ranges[2 * low] < end; ++low) {
+    const std::int64_t from = mask.ranges[2 * low], to = mask.ranges[2 * low + 1];
+    body(from > begin ? from : begin, to < end ? to : end);
+  }
+}
 
 enum class Penalty { none, uniform, weighted };
 
@@ -49,38 +80,10 @@ void dense(const Pointers<T>& at, std::int64_t begin, std::int64_t end, const Up
   }
 }
 
-/// 32 elements under one mask word: a whole word of zeros touches no memory, one of ones is a dense run.
-template <class Rule, class T, Penalty penalty> void masked(const Pointers<T>& at, const std::uint32_t* bits,
-                                                            std::int64_t begin, std::int64_t end,
-                                                            const UpdateOptions& o) {
-  for (std::int64_t i = begin; i < end; i += 32) {
-    const std::uint32_t word = bits[i / 32];
-    const std::int64_t stop = i + 32 < end ? i + 32 : end;
-    if (word == 0) continue;
-    if (word == 0xffffffffu) {
-      dense<Rule, T, penalty>(at, i, stop, o);
-      continue;
-    }
-    for (std::int64_t j = i; j < stop; ++j)
-      if (word >> (j - i) & 1u) dense<Rule, T, penalty>(at, j, j + 1, o);
-  }
-}
-
 template <class Rule, class T, Penalty penalty>
 void update_range(const Update& job, const Pointers<T>& at, std::int64_t begin, std::int64_t end) {
-  const UpdateMask& mask = job.mask;
-  if (mask.bits) return masked<Rule, T, penalty>(at, mask.bits, begin, end, job.options);
-  if (!mask.ranges) return dense<Rule, T, penalty>(at, begin, end, job.options);
-  std::int64_t low = 0, high = mask.range_count;  // first range that ends after `begin`
-  while (low < high) {
-    const std::int64_t middle = (low + high) / 2;
-    if (mask.ranges[2 * middle + 1] <= begin) low = middle + 1;
-    else high = middle;
-  }
-  for (; low < mask.range_count && mask.ranges[2 * low] < end; ++low) {
-    const std::int64_t from = mask.ranges[2 * low], to = mask.ranges[2 * low + 1];
-    dense<Rule, T, penalty>(at, from > begin ? from : begin, to < end ? to : end, job.options);
-  }
+  for_allowed(job.mask, begin, end,
+              [&](std::int64_t from, std::int64_t to) { dense<Rule, T, penalty>(at, from, to, job.options); });
 }
 
 template <class Rule, class T> void update_typed(const Update& job) {
@@ -102,9 +105,45 @@ template <class Rule> void update_kernel(const Update* jobs, std::int64_t count)
   }
 }
 
+/// Adds the squares of elements [from, to) to lanes, element i to lane i % 16: the order depends on the elements alone,
+/// not on how a mask names them. In f64: squares of f32 are exact there and cannot overflow.
+template <class T> void add_squares(const T* __restrict x, std::int64_t from, std::int64_t to, double* lanes) {
+  double lane[kLanes];
+  for (int l = 0; l < kLanes; ++l) lane[l] = lanes[l];
+  const auto square = [=](std::int64_t i) { return static_cast<double>(x[i]) * static_cast<double>(x[i]); };
+  std::int64_t i = from;
+  for (; i < to && i % kLanes != 0; ++i) lane[i % kLanes] += square(i);
+  for (; i + kLanes <= to; i += kLanes)
+    for (int l = 0; l < kLanes; ++l) lane[l] += square(i + l);
+  for (; i < to; ++i) lane[i % kLanes] += square(i);
+  for (int l = 0; l < kLanes; ++l) lanes[l] = lane[l];
+}
+
+/// Chunks are summed side by side and joined in their order.
+template <class T> double squares_of(const Squares& job) {
+  const std::int64_t chunks = (job.count + kChunk - 1) / kChunk;
+  const T* x = static_cast<const T*>(job.values);
+  double* partial = new double[static_cast<std::size_t>(chunks)];
+  in_chunks(job.count, kChunk, [&](std::int64_t begin, std::int64_t end) {
+    double lanes[kLanes] = {};
+    for_allowed(job.mask, begin, end, [&](std::int64_t from, std::int64_t to) { add_squares(x, from, to, lanes); });
+    partial[begin / kChunk] = join_lanes<Sum>(lanes);
+  });
+  const double total = reduce_tree<Sum, double>(0, chunks, [=](std::int64_t i) { return partial[i]; });
+  delete[] partial;
+  return total;
+}
+
+void sum_of_squares(const Squares* jobs, std::int64_t count, double* out) {
+  *out = 0;
+  for (const Squares* job = jobs; job != jobs + count; ++job)
+    if (job->count) *out += job->dtype == DType::f32 ? squares_of<float>(*job) : squares_of<double>(*job);
+}
+
 }  // namespace
 
 void fill_update(Kernels& table) {
+  table.sum_of_squares = sum_of_squares;
   UpdateRules::for_each([&]<class Rule>() { table.update[UpdateRules::index<Rule>] = update_kernel<Rule>; });
 }
 
