@@ -55,6 +55,11 @@ struct LinearDerivative {
   void operator()(Backward& pass) const {
     const Tensor& g = pass.grad();
     if (pass.needs(0)) pass.give(0, matmul(g, pass.get(w)));
+    if (pass.needs(1) && pass.needs(2) && !grad_enabled()) {
+      auto [weight, bias] = compute::linear_gradients(as_rows(g), as_rows(pass.get(x)));
+      pass.give(1, std::move(weight));
+      return pass.give(2, std::move(bias));
+    }
     if (pass.needs(1)) pass.give(1, matmul(transpose(as_rows(g)), as_rows(pass.get(x))));
     if (pass.needs(2)) pass.give(2, sum(as_rows(g), {0}));
   }

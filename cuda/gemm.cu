@@ -40,6 +40,7 @@ struct Plan {
   cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr;  // in cuBLAS's order: its A is our B
   cublasLtMatmulAlgo_t algorithm{};
   std::size_t workspace = 0;
+  cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;  // done by the product; the default where it has no such
 };
 
 int alignment_of(std::initializer_list<const void*> places) {
@@ -48,25 +49,25 @@ int alignment_of(std::initializer_list<const void*> places) {
   return 1 << std::countr_zero(bits);
 }
 
-/// Bias and ReLU ride on cuBLASLt's own epilogue in f32; everything else is one more pass over C.
-bool has_epilogue(const Gemm& job) {
-  const bool known = job.activation == Activation::none || job.activation == Activation::relu;
-  return job.dtype == DType::f32 && known && (job.bias || job.activation != Activation::none) && job.batch == 1;
-}
-
+/// What rides on the product in f32: bias and ReLU, or the sums of A's rows, which are cuBLAS's "bias gradient of B".
+/// Everything else is one more pass.
 cublasLtEpilogue_t epilogue_of(const Gemm& job) {
-  if (!has_epilogue(job)) return CUBLASLT_EPILOGUE_DEFAULT;
-  if (job.activation == Activation::none) return CUBLASLT_EPILOGUE_BIAS;
-  return job.bias ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_RELU;
+  if (job.dtype != DType::f32 || job.batch != 1) return CUBLASLT_EPILOGUE_DEFAULT;
+  const bool finish = job.bias || job.activation != Activation::none;
+  if (job.row_sums) return finish ? CUBLASLT_EPILOGUE_DEFAULT : CUBLASLT_EPILOGUE_BGRADB;
+  if (job.activation == Activation::relu) return job.bias ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_RELU;
+  return job.bias && job.activation == Activation::none ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
 }
 
 class Blas {
  public:
-  void run(const Gemm& job) {
+  /// Whether the epilogue was done too.
+  bool run(const Gemm& job) {
     const std::lock_guard lock(mutex_);
     Plan& plan = plan_of(job);
-    if (epilogue_of(job) != CUBLASLT_EPILOGUE_DEFAULT && job.bias)
-      set(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, job.bias, job);
+    const bool whole = plan.epilogue != CUBLASLT_EPILOGUE_DEFAULT;
+    const void* vector = job.row_sums ? job.row_sums : job.bias;
+    if (whole && vector) set(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, vector, job);
     const float alpha = 1, beta = job.accumulate ? 1.0f : 0.0f;
     const double alpha64 = 1, beta64 = job.accumulate ? 1.0 : 0.0;
     const bool wide = job.dtype == DType::f64;
@@ -77,6 +78,7 @@ class Blas {
                        job.a, plan.b, wide ? static_cast<const void*>(&beta64) : &beta, job.c, plan.c, job.c, plan.c,
                        &plan.algorithm, workspace_ ? workspace_->as<void>() : nullptr, plan.workspace, stream()),
         job);
+    return whole;
   }
 
  private:
@@ -123,17 +125,21 @@ class Blas {
     check_blas(cublasLtMatmulDescCreate(&plan.operation, compute, type), job);
     set(plan.operation, CUBLASLT_MATMUL_DESC_TRANSA, job.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N, job);
     set(plan.operation, CUBLASLT_MATMUL_DESC_TRANSB, job.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N, job);
-    set(plan.operation, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue_of(job), job);
     plan.a = job.transpose_b ? layout(job, type, job.k, job.n, job.ldb, job.stride_b)
                              : layout(job, type, job.n, job.k, job.ldb, job.stride_b);
     plan.b = job.transpose_a ? layout(job, type, job.m, job.k, job.lda, job.stride_a)
                              : layout(job, type, job.k, job.m, job.lda, job.stride_a);
     plan.c = layout(job, type, job.n, job.m, job.ldc, job.stride_c);
-    choose(job, plan, alignment);
+    if (!choose(job, plan, alignment, epilogue_of(job)))
+      check_blas(
+          choose(job, plan, alignment, CUBLASLT_EPILOGUE_DEFAULT) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED,
+          job);
     return plan;
   }
 
-  void choose(const Gemm& job, Plan& plan, int alignment) {
+  /// False where no algorithm has that epilogue.
+  bool choose(const Gemm& job, Plan& plan, int alignment, cublasLtEpilogue_t epilogue) {
+    set(plan.operation, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue, job);
     cublasLtMatmulPreference_t preference = nullptr;
     check_blas(cublasLtMatmulPreferenceCreate(&preference), job);
     const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t name, const auto& value) {
@@ -149,9 +155,12 @@ class Blas {
     const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(handle_, plan.operation, plan.a, plan.b, plan.c,
                                                                  plan.c, preference, 1, &found, &results);
     static_cast<void>(cublasLtMatmulPreferenceDestroy(preference));
-    check_blas(status != CUBLAS_STATUS_SUCCESS || results > 0 ? status : CUBLAS_STATUS_NOT_SUPPORTED, job);
+    if (status != CUBLAS_STATUS_NOT_SUPPORTED) check_blas(status, job);
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED || results == 0) return false;
     plan.algorithm = found.algo;
     plan.workspace = found.workspaceSize;
+    plan.epilogue = epilogue;
+    return true;
   }
 
   std::mutex mutex_;
@@ -209,10 +218,20 @@ void clear(const Gemm& job) {
   job.dtype == DType::f32 ? run.template operator()<float>() : run.template operator()<double>();
 }
 
+void sum_rows(const Gemm& job) {
+  int device = 0;
+  check_cuda("linear", cudaGetDevice(&device));
+  const Reduce sums =
+      job.transpose_a ? Reduce{1, job.k, job.m, job.a, job.row_sums} : Reduce{job.m, job.k, 1, job.a, job.row_sums};
+  cuda_kernels(device).reduce[ReduceOps::index<Sum>][static_cast<std::size_t>(job.dtype)](sums);
+}
+
 void gemm(const Gemm& job) {
-  if (job.k > 0) blas().run(job);
+  bool whole = false;
+  if (job.k > 0) whole = blas().run(job);
   else if (!job.accumulate) clear(job);
-  if (job.k > 0 && has_epilogue(job)) return;
+  if (whole) return;
+  if (job.row_sums) sum_rows(job);
   if (job.dtype == DType::f32) epilogue<float>(job);
   else epilogue<double>(job);
 }

@@ -56,6 +56,11 @@ Sorted sort(const Tensor& x, int axis, bool descending, std::int64_t keep);
 Tensor matmul(const Tensor& a, const Tensor& b);
 /// act(x w^T + bias): x (..., in), w (out, in), bias (out,) or undefined -> (..., out).
 Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias, Activation activation);
+struct LinearGradients {
+  Tensor weight, bias;
+};
+/// g^T x (out, in) and the sums of g's columns (out,), g (n, out) read once for both where a device can: x (n, in).
+LinearGradients linear_gradients(const Tensor& g, const Tensor& x);
 /// target (m, n) (+)= op(a) op(b) for 2-d operands of one dtype.
 void gemm_into(const Tensor& target, const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b,
                bool accumulate);

@@ -25,6 +25,26 @@ Matrix as_matrix(const Tensor& x) {
   return {contiguous(x), false, std::max<std::int64_t>(cols, 1)};
 }
 
+/// target = op(a) op(b); the operands must outlive the job.
+Gemm product(const Tensor& target, const Matrix& a, bool transpose_a, const Matrix& b, bool transpose_b) {
+  Gemm job{};
+  job.dtype = target.dtype();
+  job.transpose_a = transpose_a != a.transposed;
+  job.transpose_b = transpose_b != b.transposed;
+  job.m = a.x.shape()[transpose_a ? 1 : 0];
+  job.k = a.x.shape()[transpose_a ? 0 : 1];
+  job.n = b.x.shape()[transpose_b ? 0 : 1];
+  check(b.x.shape()[transpose_b ? 1 : 0] == job.k && target.shape() == Shape({job.m, job.n}) && target.is_contiguous(),
+        "gemm", "shapes ", a.x.shape(), ", ", b.x.shape(), " and ", target.shape());
+  job.lda = a.ld;
+  job.ldb = b.ld;
+  job.ldc = job.n;
+  job.a = a.x.raw();
+  job.b = b.x.raw();
+  job.c = target.raw_mutable();
+  return job;
+}
+
 void check_float(std::string_view op, const Tensor& x) {
   check(x.dtype() == DType::f32 || x.dtype() == DType::f64, op, "needs f32 or f64, got ", x.dtype());
 }
@@ -177,26 +197,28 @@ Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias, Activation a
   return out;
 }
 
+LinearGradients linear_gradients(const Tensor& g, const Tensor& x) {
+  check_same_device("linear", g, x);
+  const Tensor dense = contiguous(g);
+  LinearGradients out{empty({g.shape()[1], x.shape()[1]}, x.options()), empty({g.shape()[1]}, g.options())};
+  if (out.weight.numel() == 0 || g.numel() == 0) {  // nothing to ride on
+    gemm_into(out.weight, dense, true, x, false, false);
+    out.bias = reduce<Sum>(dense, {0}, false);
+    return out;
+  }
+  const Matrix ma = as_matrix(dense), mb = as_matrix(x);
+  Gemm job = product(out.weight, ma, true, mb, false);
+  job.row_sums = out.bias.raw_mutable();
+  kernels(g.device()).gemm(job);
+  return out;
+}
+
 void gemm_into(const Tensor& target, const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b,
                bool accumulate) {
   check_same_device("gemm", a, b);
   const Matrix ma = as_matrix(a), mb = as_matrix(b);
-  Gemm job{};
-  job.dtype = a.dtype();
-  job.transpose_a = transpose_a != ma.transposed;
-  job.transpose_b = transpose_b != mb.transposed;
+  Gemm job = product(target, ma, transpose_a, mb, transpose_b);
   job.accumulate = accumulate;
-  job.m = a.shape()[transpose_a ? 1 : 0];
-  job.k = a.shape()[transpose_a ? 0 : 1];
-  job.n = b.shape()[transpose_b ? 0 : 1];
-  check(b.shape()[transpose_b ? 1 : 0] == job.k && target.shape() == Shape({job.m, job.n}) && target.is_contiguous(),
-        "gemm", "shapes ", a.shape(), ", ", b.shape(), " and ", target.shape());
-  job.lda = ma.ld;
-  job.ldb = mb.ld;
-  job.ldc = job.n;
-  job.a = ma.x.raw();
-  job.b = mb.x.raw();
-  job.c = target.raw_mutable();
   if (target.numel()) kernels(a.device()).gemm(job);
 }
 

@@ -64,6 +64,7 @@ struct Gemm {
   void* c;
   const void* bias = nullptr;  ///< (n,)
   Activation activation = Activation::none;
+  void* row_sums = nullptr;  ///< (m,): the sums of op(A) over k as well, where A is dense, k > 0 and batch 1
 };
 
 /// Row-wise work on (rows, n). The meaning of the pointers is given where a slot uses them.

@@ -4,7 +4,7 @@ find_package(Catch2 REQUIRED)
 file(GLOB_RECURSE test_files CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}/tests tests/*_test.cpp)
 list(FILTER test_files EXCLUDE REGEX "^consumer/")
 if(STET_CUDA STREQUAL "SIMULATED")
-  file(GLOB simulated_tests CONFIGURE_DEPENDS tests/cuda/simulated_*.cpp)
+  file(GLOB simulated_tests CONFIGURE_DEPENDS tests/cuda/simulated_*.cpp tests/cuda/parity_test.cpp)
   set_source_files_properties(${simulated_tests} PROPERTIES COMPILE_DEFINITIONS STET_CUDA_SIMULATED
     INCLUDE_DIRECTORIES ${PROJECT_SOURCE_DIR}/cuda/simulated/include)
 else()
@@ -24,8 +24,6 @@ target_link_libraries(stet_tests PRIVATE stet::stet Catch2::Catch2 $<BUILD_INTER
 target_include_directories(stet_tests PRIVATE tests)
 if(STET_CUDA STREQUAL "SIMULATED")
   target_include_directories(stet_tests SYSTEM PRIVATE ${CBLAS_INCLUDE_DIR})
-  set_source_files_properties(tests/cuda/simulated_test.cpp tests/cuda/simulated_blas_test.cpp PROPERTIES
-    INCLUDE_DIRECTORIES ${PROJECT_SOURCE_DIR}/cuda/simulated/include COMPILE_DEFINITIONS STET_CUDA_SIMULATED)
 endif()
 target_include_directories(stet_tests SYSTEM PRIVATE ${ZLIB_INCLUDE_DIRS}
   $<TARGET_PROPERTY:nlohmann_json::nlohmann_json,INTERFACE_INCLUDE_DIRECTORIES>)

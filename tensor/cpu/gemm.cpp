@@ -104,7 +104,7 @@ bool packed_gemm(const Gemm& job, const GemmParts& parts) {
   return true;
 }
 
-void gemm_kernel(const Gemm& job) {
+void product(const Gemm& job) {
   const GemmParts& parts = gemm_parts();
   if (job.dtype == DType::f64) return blas_gemm<double>(job, parts.epilogue64);
   if (parts.small_serves(job)) {
@@ -117,6 +117,14 @@ void gemm_kernel(const Gemm& job) {
     return for_tiles<float>(job, tiles, multiply, parts.epilogue32);
   }
   if (!packed_serves(job) || !packed_gemm(job, parts)) blas_gemm<float>(job, parts.epilogue32);
+}
+
+void gemm_kernel(const Gemm& job) {
+  product(job);
+  if (!job.row_sums) return;
+  const Reduce sums =
+      job.transpose_a ? Reduce{1, job.k, job.m, job.a, job.row_sums} : Reduce{job.m, job.k, 1, job.a, job.row_sums};
+  table().reduce[ReduceOps::index<Sum>][static_cast<std::size_t>(job.dtype)](sums);
 }
 
 }  // namespace

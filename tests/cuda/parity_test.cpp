@@ -13,6 +13,9 @@
 #include "support/catch.h"
 #include "support/device.h"
 #include "support/samples.h"
+#if defined(STET_CUDA_SIMULATED)
+#include <stet/cuda/simulated/device.h>
+#endif
 
 using namespace stet;
 
@@ -285,6 +288,36 @@ TEST_CASE("sums of squares agree with the CPU's, whatever the mask", "[parity]")
         ++rows;
         CHECK(total.item() == Approx(expected).epsilon(1e-14));
       }
+}
+
+TEST_CASE("gradients of weight and bias agree with the CPU's, whatever cuBLASLt can do by itself", "[parity]") {
+  if (!test::has_cuda()) return;
+  const auto check_all = [](std::int64_t more) {  // shapes of their own: a plan is made once
+    for (DType dtype : {f32, f64})
+      for (std::int64_t n : {0, 1, 33, 600})
+        for (std::int64_t out : {1, 7, 40}) {
+          INFO(dtype << ' ' << n << " rows, " << out << " outputs, " << 5 + more << " inputs");
+          const Tensor g = values({n, out}, dtype, -1, 2, 1), x = values({n, 5 + more}, dtype, -1, 1, 2);
+          const Tensor y = values({n, 40}, dtype, -1, 2, 3), part = slice(y, 1, 0, out);  // rows with a gap
+          for (const Tensor& from : {g, part}) {
+            const auto host = compute::linear_gradients(from, x);
+            const auto device = compute::linear_gradients(to(from, Device::cuda()), to(x, Device::cuda()));
+            check_sums(host.weight, device.weight, matmul(transpose(abs(from)), abs(x)));
+            check_sums(host.bias, device.bias, sum(abs(from), {0}));
+            check_sums(host.bias, sum(from, {0}), sum(abs(from), {0}));
+          }
+        }
+  };
+  check_all(0);
+#if defined(STET_CUDA_SIMULATED)
+  simulated::refuse_epilogues = true;
+  check_all(1);
+  const Tensor x = values({4, 6}, f32, -1, 1, 1), w = values({3, 6}, f32, -1, 1, 2), b = values({3}, f32, -1, 1, 3);
+  const auto there = [](const Tensor& t) { return to(t, Device::cuda()); };
+  check_sums(linear(x, w, b, Activation::relu), linear(there(x), there(w), there(b), Activation::relu),
+             linear(abs(x), abs(w), abs(b)));
+  simulated::refuse_epilogues = false;
+#endif
 }
 
 TEST_CASE("row operations agree with the CPU's", "[parity]") {

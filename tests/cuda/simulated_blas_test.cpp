@@ -77,6 +77,14 @@ template <class T> cublasStatus_t multiply(Bench& b, const Case<T>& c, bool chec
   delete desc;
   delete handle;
   if (status != CUBLAS_STATUS_SUCCESS || !check_result) return status;
+  if (c.epilogue & CUBLASLT_EPILOGUE_BGRADB) {
+    const auto sums = b.get(bias_device, bias.size());
+    for (int j = 0; j < c.n; ++j) {
+      double sum = 0;
+      for (int k = 0; k < c.k; ++k) sum += bb.at(c.tb, k, j, 0);
+      CHECK(std::abs(sums[static_cast<std::size_t>(j)] - sum) < 1e-5);
+    }
+  }
 
   const auto got = b.get(d.device, d.host.size());
   double worst = 0;
@@ -113,6 +121,8 @@ TEMPLATE_TEST_CASE("cublasLt against a naive product", "", float, double) {
           c.epilogue = epilogue;
           CHECK(multiply(b, c) == CUBLAS_STATUS_SUCCESS);
         }
+        c.epilogue = CUBLASLT_EPILOGUE_BGRADB;
+        CHECK(multiply(b, c) == (batch == 1 ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED));
       }
 }
 
@@ -125,6 +135,10 @@ TEST_CASE("cublasLt refuses what the real one refuses") {
   c.pad = 0, c.k = 0;
   CHECK(multiply(b, c, false) == CUBLAS_STATUS_INVALID_VALUE);
   CHECK(has(last_message(), "[matmul] an empty matrix"));
+  c.k = 3, c.epilogue = CUBLASLT_EPILOGUE_BIAS;
+  refuse_epilogues = true;
+  CHECK(multiply(b, c, false) == CUBLAS_STATUS_NOT_SUPPORTED);
+  refuse_epilogues = false;
   CHECK(cudaGetLastError() == cudaSuccess);
 }
 

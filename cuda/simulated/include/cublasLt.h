@@ -23,9 +23,9 @@ enum cublasLtMatmulDescAttributes_t {
   CUBLASLT_MATMUL_DESC_TRANSA = 3, CUBLASLT_MATMUL_DESC_TRANSB = 4,
   CUBLASLT_MATMUL_DESC_EPILOGUE = 7, CUBLASLT_MATMUL_DESC_BIAS_POINTER = 8
 };
-enum cublasLtEpilogue_t {  // sums of what is to be done: 2 ReLU, 4 bias
+enum cublasLtEpilogue_t {  // sums of what is to be done: 2 ReLU, 4 bias, 512 the sums of B over k
   CUBLASLT_EPILOGUE_DEFAULT = 1, CUBLASLT_EPILOGUE_RELU = 2,
-  CUBLASLT_EPILOGUE_BIAS = 4, CUBLASLT_EPILOGUE_RELU_BIAS = 6
+  CUBLASLT_EPILOGUE_BIAS = 4, CUBLASLT_EPILOGUE_RELU_BIAS = 6, CUBLASLT_EPILOGUE_BGRADB = 512
 };
 enum cublasLtMatrixLayoutAttribute_t {
   CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT = 5, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET = 6
@@ -114,6 +114,7 @@ template <class T> void check_memory(const Product& p) {
   check("B: ", p.pb, p.b);
   check("D: ", p.pd, p.d);
   if (p.desc.epilogue & CUBLASLT_EPILOGUE_BIAS) check("bias: ", p.desc.bias, {p.d.type, p.d.rows, 1, p.d.rows});
+  if (p.desc.epilogue & CUBLASLT_EPILOGUE_BGRADB) check("sums of B: ", p.desc.bias, {p.d.type, p.d.cols, 1, p.d.cols});
 }
 
 template <class T> void multiply(const Product& p) {
@@ -135,6 +136,19 @@ template <class T> void multiply(const Product& p) {
         if (p.desc.epilogue & CUBLASLT_EPILOGUE_BIAS) x += static_cast<const T*>(p.desc.bias)[i];
         if (p.desc.epilogue & CUBLASLT_EPILOGUE_RELU && x < 0) x = 0;  // NaN stays
       }
+  }
+  if (p.desc.epilogue & CUBLASLT_EPILOGUE_BGRADB) sum_b<T>(p);
+}
+
+/// sums[j] = the sum over k of column j of op(B).
+template <class T> void sum_b(const Product& p) {
+  const bool tb = p.desc.transb == CUBLAS_OP_T;
+  const std::int64_t k = tb ? p.b.cols : p.b.rows;
+  const T* b = static_cast<const T*>(p.pb);
+  for (std::int64_t j = 0; j < p.d.cols; ++j) {
+    T sum = 0;
+    for (std::int64_t i = 0; i < k; ++i) sum += tb ? b[i * p.b.ld + j] : b[j * p.b.ld + i];
+    static_cast<T*>(p.desc.bias)[j] = sum;
   }
 }
 
@@ -208,6 +222,8 @@ inline cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtM
   return status([=] {
     *found = 0;
     check_shapes({*desc, *a, *b, *d});
+    supported(!refuse_epilogues || desc->epilogue == CUBLASLT_EPILOGUE_DEFAULT, "no algorithm has this epilogue");
+    supported(desc->epilogue != CUBLASLT_EPILOGUE_BGRADB || d->batch == 1, "sums of B in a batch");
     const std::uint64_t workspace = std::min(preference->workspace, kWorkspace);
     results[0] = {{workspace}, workspace};
     *found = 1;
