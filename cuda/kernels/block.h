@@ -1,6 +1,8 @@
 // Reductions among the threads of a block, in a fixed order: results do not depend on who came first.
 #pragma once
 
+#include <numeric>
+
 #include <stet/cuda/launch.h>
 
 namespace stet::cuda {
@@ -18,8 +20,8 @@ template <class Op, class T> __device__ __forceinline__ T reduce_warp(T value) {
   return value;
 }
 
-/// Joins one value of each thread; every thread gets the result. The block is a multiple of 32 threads, at most
-/// 1,024; `scratch` has 32 elements.
+/// Joins one value of each thread of a line; every thread gets the result. A line has blockDim.x threads: a warp, or a
+/// multiple of it that is the whole block, at most 1,024; `scratch` has 32 elements.
 template <class Op, class T, class Shared> __device__ __forceinline__ T reduce_block(T value, Shared scratch) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
   const int warps = static_cast<int>(blockDim.x) / kWarp;
@@ -38,6 +40,24 @@ inline unsigned threads_for(std::int64_t n) {
   unsigned threads = kWarp;
   while (threads < kBlock && threads * 4 < n) threads *= 2;
   return threads;
+}
+
+/// A warp for each short line, so that a block is not launched for a few elements: block (32, lines of a block); for a
+/// longer line a block of its own, up to 256 threads. No line is left over: the lines of a block divide their number.
+struct LineGrid {
+  std::int64_t blocks;
+  dim3 block;
+
+  LineGrid(std::int64_t lines, std::int64_t n) : blocks(lines), block(threads_for(n)) {
+    if (block.x > kWarp) return;
+    const std::int64_t together = std::gcd(lines, std::int64_t{kBlock / kWarp});
+    blocks = lines / together;
+    block = dim3(kWarp, static_cast<unsigned>(together));
+  }
+};
+/// The line of this thread.
+__device__ __forceinline__ std::int64_t own_line() {
+  return static_cast<std::int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
 }
 
 }  // namespace stet::cuda

@@ -10,11 +10,11 @@ constexpr std::int64_t kPiece = 16384;         // elements of a long line that o
 constexpr int kColumns = 32, kRowThreads = 8;  // a block on columns
 constexpr std::int64_t kRowsPerPiece = 512;    // rows that it takes at a time
 
-/// Block b reduces piece b % pieces of line b / pieces.
+/// Warp or block b reduces piece b % pieces of line b / pieces.
 template <class Op, class T> __global__ void reduce_lines(Pointer<T> out, Pointer<const T> in, std::int64_t n,
                                                           std::int64_t pieces, std::int64_t piece) {
   STET_SHARED(T, scratch, kWarp);
-  const std::int64_t line = blockIdx.x / pieces, begin = blockIdx.x % pieces * piece;
+  const std::int64_t job = own_line(), line = job / pieces, begin = job % pieces * piece;
   const std::int64_t length = n - begin < piece ? n - begin : piece;
   const Pointer<const T> from = in + (line * n + begin);
   const T start = start_of<Op, T>(from[0]);
@@ -25,7 +25,7 @@ template <class Op, class T> __global__ void reduce_lines(Pointer<T> out, Pointe
     for (int k = 0; k < 4; ++k) sum[k] = Op::eval(sum[k], from[i + k * step]);
   for (; i < length; i += step) sum[0] = Op::eval(sum[0], from[i]);
   const T total = reduce_block<Op>(Op::eval(Op::eval(sum[0], sum[1]), Op::eval(sum[2], sum[3])), scratch);
-  if (threadIdx.x == 0) out[blockIdx.x] = total;
+  if (threadIdx.x == 0) out[job] = total;
 }
 
 /// 32 columns by 8 threads down: thread y takes rows y, y + 8, ... of a piece, and the eight are joined.
@@ -53,9 +53,11 @@ template <class Op, class T> __global__ void reduce_columns(Pointer<T> out, Poin
 
 template <class Op, class T> void lines(const T* in, T* out, std::int64_t outer, std::int64_t n) {
   const std::int64_t pieces = ceil_div(n, kPiece), piece = pieces == 1 ? n : kPiece;
-  if (pieces == 1)
-    return launch(Op::name, reduce_lines<Op, T>, exact_grid(Op::name, outer), dim3(threads_for(n)), out, in, n, pieces,
+  if (pieces == 1) {
+    const LineGrid grid(outer, n);
+    return launch(Op::name, reduce_lines<Op, T>, exact_grid(Op::name, grid.blocks), grid.block, out, in, n, pieces,
                   piece);
+  }
   const Scratch partial(Op::name, outer * pieces * static_cast<std::int64_t>(sizeof(T)));
   launch(Op::name, reduce_lines<Op, T>, exact_grid(Op::name, outer * pieces), dim3(kBlock), partial.as<T>(), in, n,
          pieces, piece);

@@ -1,13 +1,13 @@
-// Fused operations on rows, a block for each: softmax, logsumexp, layer and RMS norm, cross-entropy from logits. Same
-// formulas as tensor/cpu/kernels/rows.cpp; sums run over the block's threads.
+// Fused operations on rows, a warp or a block for each: softmax, logsumexp, layer and RMS norm, cross-entropy from
+// logits. Same formulas as tensor/cpu/kernels/rows.cpp; sums run over the row's threads.
 #include <stet/cuda/kernels/block.h>
 
 namespace stet::cuda {
 namespace {
 
-/// The row's work that a thread shares with its block: visits of its elements and reductions over all.
+/// The work that the threads of a row share: visits of its elements and reductions over all.
 template <class T, class Shared> struct Row {
-  std::int64_t n;
+  std::int64_t number, n;
   Shared scratch;
 
   template <class Body> __device__ __forceinline__ void each(const Body& body) const {
@@ -24,14 +24,14 @@ template <class T, class Shared> struct Row {
   }
 };
 template <class T, class Shared> __device__ __forceinline__ Row<T, Shared> row_of(std::int64_t n, Shared scratch) {
-  return {n, scratch};
+  return {own_line(), n, scratch};
 }
 
 template <class T, bool log> __global__ void softmax_kernel(Pointer<T> out, Pointer<const T> in, std::int64_t n) {
   STET_SHARED(T, scratch, kWarp);
   const auto row = row_of<T>(n, scratch);
-  const Pointer<const T> x = in + blockIdx.x * n;
-  const Pointer<T> y = out + blockIdx.x * n;
+  const Pointer<const T> x = in + row.number * n;
+  const Pointer<T> y = out + row.number * n;
   const T top = row.max(x);
   const T sum = row.sum([=](std::int64_t i) { return math::exp(x[i] - top); });
   const T log_sum = math::log(sum), scale = T(1) / sum;
@@ -41,7 +41,7 @@ template <class T, bool log> __global__ void softmax_kernel(Pointer<T> out, Poin
 template <class T> __global__ void logsumexp_kernel(Pointer<T> out, Pointer<const T> in, std::int64_t n) {
   STET_SHARED(T, scratch, kWarp);
   const auto row = row_of<T>(n, scratch);
-  const Pointer<const T> x = in + blockIdx.x * n;
+  const Pointer<const T> x = in + row.number * n;
   const T infinite = T(__builtin_inf());
   T value = -infinite;
   if (n > 0) {
@@ -50,7 +50,7 @@ template <class T> __global__ void logsumexp_kernel(Pointer<T> out, Pointer<cons
     if (top > -infinite && top < infinite)
       value = top + math::log(row.sum([=](std::int64_t i) { return math::exp(x[i] - top); }));
   }
-  if (threadIdx.x == 0) out[blockIdx.x] = value;
+  if (threadIdx.x == 0) out[row.number] = value;
 }
 
 template <class T> struct LayerNormJob {
@@ -63,8 +63,8 @@ template <class T> struct LayerNormJob {
 template <class T> __global__ void layer_norm_kernel(LayerNormJob<T> job) {
   STET_SHARED(T, scratch, kWarp);
   const auto row = row_of<T>(job.n, scratch);
-  const Pointer<const T> x = job.x + blockIdx.x * job.n;
-  const Pointer<T> y = job.y + blockIdx.x * job.n;
+  const Pointer<const T> x = job.x + row.number * job.n;
+  const Pointer<T> y = job.y + row.number * job.n;
   const T over_n = T(1) / static_cast<T>(job.n);
   const T mean = row.sum([=](std::int64_t i) { return x[i]; }) * over_n;
   const T variance = row.sum([=](std::int64_t i) { return (x[i] - mean) * (x[i] - mean); }) * over_n;
@@ -76,8 +76,8 @@ template <class T> __global__ void layer_norm_kernel(LayerNormJob<T> job) {
     y[i] = value;
   });
   if (threadIdx.x == 0 && job.mean) {
-    job.mean[blockIdx.x] = mean;
-    job.rstd[blockIdx.x] = rstd;
+    job.mean[row.number] = mean;
+    job.rstd[row.number] = rstd;
   }
 }
 
@@ -91,10 +91,10 @@ template <class T> struct LayerNormGradJob {
 template <class T> __global__ void layer_norm_grad_kernel(LayerNormGradJob<T> job) {
   STET_SHARED(T, scratch, kWarp);
   const auto row = row_of<T>(job.n, scratch);
-  const std::int64_t base = blockIdx.x * job.n;
+  const std::int64_t base = row.number * job.n;
   const Pointer<const T> g = job.g + base, x = job.x + base;
   const Pointer<T> dx = job.dx + base;
-  const T mean = job.mean[blockIdx.x], rstd = job.rstd[blockIdx.x], over_n = T(1) / static_cast<T>(job.n);
+  const T mean = job.mean[row.number], rstd = job.rstd[row.number], over_n = T(1) / static_cast<T>(job.n);
   const auto gw = [&](std::int64_t i) { return job.weight ? g[i] * job.weight[i] : g[i]; };
   const T a = row.sum(gw) * over_n;
   const T b = row.sum([&](std::int64_t i) { return gw(i) * ((x[i] - mean) * rstd); }) * over_n;
@@ -111,12 +111,12 @@ template <class T> struct RmsNormJob {
 template <class T> __global__ void rms_norm_kernel(RmsNormJob<T> job) {
   STET_SHARED(T, scratch, kWarp);
   const auto row = row_of<T>(job.n, scratch);
-  const Pointer<const T> x = job.x + blockIdx.x * job.n;
-  const Pointer<T> y = job.y + blockIdx.x * job.n;
+  const Pointer<const T> x = job.x + row.number * job.n;
+  const Pointer<T> y = job.y + row.number * job.n;
   const T square = row.sum([=](std::int64_t i) { return x[i] * x[i]; }) * (T(1) / static_cast<T>(job.n));
   const T rstd = T(1) / math::sqrt(square + job.eps);
   row.each([&](std::int64_t i) { y[i] = job.weight ? x[i] * rstd * job.weight[i] : x[i] * rstd; });
-  if (threadIdx.x == 0 && job.rstd) job.rstd[blockIdx.x] = rstd;
+  if (threadIdx.x == 0 && job.rstd) job.rstd[row.number] = rstd;
 }
 
 template <class T> struct RmsNormGradJob {
@@ -129,10 +129,10 @@ template <class T> struct RmsNormGradJob {
 template <class T> __global__ void rms_norm_grad_kernel(RmsNormGradJob<T> job) {
   STET_SHARED(T, scratch, kWarp);
   const auto row = row_of<T>(job.n, scratch);
-  const std::int64_t base = blockIdx.x * job.n;
+  const std::int64_t base = row.number * job.n;
   const Pointer<const T> g = job.g + base, x = job.x + base;
   const Pointer<T> dx = job.dx + base;
-  const T rstd = job.rstd[blockIdx.x];
+  const T rstd = job.rstd[row.number];
   const auto gw = [&](std::int64_t i) { return job.weight ? g[i] * job.weight[i] : g[i]; };
   const T b = row.sum([&](std::int64_t i) { return gw(i) * (x[i] * rstd); }) * (T(1) / static_cast<T>(job.n));
   row.each([&](std::int64_t i) { dx[i] = rstd * (gw(i) - x[i] * rstd * b); });
@@ -155,36 +155,36 @@ template <class T> struct CrossEntropyJob {
 template <class T> __global__ void cross_entropy_kernel(CrossEntropyJob<T> job) {
   STET_SHARED(T, scratch, kWarp);
   const auto row = row_of<T>(job.n, scratch);
-  const Pointer<const T> x = job.x + blockIdx.x * job.n;
+  const Pointer<const T> x = job.x + row.number * job.n;
   const T top = row.max(x);
   const T log_sum = math::log(row.sum([=](std::int64_t i) { return math::exp(x[i] - top); }));
   T spread = T(0);
   if (job.smoothing != T(0))
     spread = row.sum([&](std::int64_t i) { return job.weight_of(i) * (log_sum - (x[i] - top)); });
   if (threadIdx.x != 0) return;
-  job.log_sum_out[blockIdx.x] = log_sum;
-  const std::int64_t wanted = job.target[blockIdx.x];
+  job.log_sum_out[row.number] = log_sum;
+  const std::int64_t wanted = job.target[row.number];
   T value = T(0);
   if (wanted != job.ignore) {
-    const std::int64_t t = checked(wanted, job.n, blockIdx.x, Checked::cross_entropy, job.complaint);
+    const std::int64_t t = checked(wanted, job.n, row.number, Checked::cross_entropy, job.complaint);
     value = job.weight_of(t) * (log_sum - (x[t] - top));
     if (job.smoothing != T(0)) value = (T(1) - job.smoothing) * value + job.smoothing / static_cast<T>(job.n) * spread;
   }
-  job.out[blockIdx.x] = value;
+  job.out[row.number] = value;
 }
 
 template <class T> __global__ void cross_entropy_grad_kernel(CrossEntropyJob<T> job) {
   STET_SHARED(T, scratch, kWarp);
   const auto row = row_of<T>(job.n, scratch);
-  const Pointer<const T> x = job.x + blockIdx.x * job.n;
-  const Pointer<T> dx = job.out + blockIdx.x * job.n;
-  const std::int64_t wanted = job.target[blockIdx.x];
+  const Pointer<const T> x = job.x + row.number * job.n;
+  const Pointer<T> dx = job.out + row.number * job.n;
+  const std::int64_t wanted = job.target[row.number];
   if (wanted == job.ignore) return row.each([=](std::int64_t i) { dx[i] = T(0); });
   const std::int64_t t = wanted >= 0 && wanted < job.n ? wanted : 0;  // forward has complained
   const T spread = job.smoothing / static_cast<T>(job.n);
   T weights = static_cast<T>(job.n);
   if (job.weight) weights = row.sum([&](std::int64_t i) { return job.weight[i]; });
-  const T top = row.max(x), log_sum = job.log_sums[blockIdx.x], seed = job.g[blockIdx.x];
+  const T top = row.max(x), log_sum = job.log_sums[row.number], seed = job.g[row.number];
   const T hit = (T(1) - job.smoothing) * job.weight_of(t), total = hit + spread * weights;
   // The difference first, then the seed: p - hit is where the digits are.
   row.each([&](std::int64_t i) {
@@ -198,7 +198,8 @@ template <class T> T* out(const Rows& job, int k) { return static_cast<T*>(job.o
 
 template <class... Parameters, class... Arguments>
 void on_rows(std::string_view op, const Rows& job, void (*kernel)(Parameters...), const Arguments&... arguments) {
-  launch(op, kernel, exact_grid(op, job.rows), dim3(threads_for(job.n)), arguments...);
+  const LineGrid grid(job.rows, job.n);
+  launch(op, kernel, exact_grid(op, grid.blocks), grid.block, arguments...);
 }
 
 template <bool log> void softmax(const Rows& job) {

@@ -200,8 +200,8 @@ TEST_CASE("special values in every place of a block", "[parity]") {
 
 TEST_CASE("reductions agree with the CPU's to four roundings of their terms", "[parity]") {
   if (!test::has_cuda()) return;
-  const std::vector<Shape> shapes{{1},      {33},      {257},      {70'001},  {5, 31},
-                                  {3, 300}, {600, 40}, {2, 7, 33}, {1100, 3}, {4, 1030, 2}};
+  const std::vector<Shape> shapes{{1},       {33},      {257},      {70'001},  {5, 31},     {3, 300},
+                                  {600, 40}, {48, 100}, {2, 7, 33}, {1100, 3}, {4, 1030, 2}};
   for (DType dtype : {f32, f64, i64})
     for (const Shape& shape : shapes)
       for (int axis = -1; axis < shape.size(); ++axis) {
@@ -324,7 +324,7 @@ TEST_CASE("row operations agree with the CPU's", "[parity]") {
   if (!test::has_cuda()) return;
   for (DType dtype : {f32, f64})
     for (std::int64_t n : {1, 2, 31, 32, 33, 100, 257, 1030})
-      for (std::int64_t m : {1, 5}) {
+      for (std::int64_t m : {1, 5, 12, 16}) {
         INFO(dtype << ' ' << m << " rows of " << n);
         const Tensor x = values({m, n}, dtype, -6, 6, 1), d = to(x, Device::cuda()), size = abs(x) + 8.0;
         check_sums(softmax(x), softmax(d), softmax(x) * 8.0);
