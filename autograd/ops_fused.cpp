@@ -26,9 +26,10 @@ struct LayerNormDerivative {
     const Tensor &g = pass.grad(), &in = pass.get(x);
     const Tensor w = weight.defined() ? pass.get(weight) : Tensor();
     if (grad_enabled()) return composed(pass, g, in, w);
-    if (pass.needs(0)) pass.give(0, compute::layer_norm_grad(g, in, w, mean, rstd));
-    if (pass.needs(1)) pass.give(1, sum(reshape(g * normalized(in), {-1, in.shape().back()}), {0}));
-    if (pass.needs(2)) pass.give(2, sum(reshape(g, {-1, in.shape().back()}), {0}));
+    auto [dx, dw, db] = compute::norm_grad(g, in, w, mean, rstd, {pass.needs(0), pass.needs(1), pass.needs(2)});
+    if (pass.needs(0)) pass.give(0, std::move(dx));
+    if (pass.needs(1)) pass.give(1, std::move(dw));
+    if (pass.needs(2)) pass.give(2, std::move(db));
   }
   /// dx = rstd (gw - mean(gw) - xhat mean(gw xhat)) as a function of x, so that it can be differentiated
   /// again.
@@ -64,8 +65,9 @@ struct RmsNormDerivative {
     const Tensor &g = pass.grad(), &in = pass.get(x);
     const Tensor w = weight.defined() ? pass.get(weight) : Tensor();
     if (grad_enabled()) return composed(pass, g, in, w);
-    if (pass.needs(0)) pass.give(0, compute::rms_norm_grad(g, in, w, rstd));
-    if (pass.needs(1)) pass.give(1, sum(reshape(g * normalized(in), {-1, in.shape().back()}), {0}));
+    auto [dx, dw, db] = compute::norm_grad(g, in, w, {}, rstd, {pass.needs(0), pass.needs(1), false});
+    if (pass.needs(0)) pass.give(0, std::move(dx));
+    if (pass.needs(1)) pass.give(1, std::move(dw));
   }
   /// dx = rstd (gw - xhat mean(gw xhat)) as a function of x, so that it can be differentiated again.
   void composed(Backward& pass, const Tensor& g, const Tensor& in, const Tensor& w) const {

@@ -59,6 +59,9 @@ enum class Checked : unsigned { nothing, index_select, index_add, gather, scatte
 /// Where a kernel that is about to be launched may leave one. The next download or synchronisation throws it.
 Complaint* complaint();
 
+/// The sum of the table, f32 or f64, for kernels that leave parts of one.
+void sum(DType dtype, const Reduce& job);
+
 void fill_elementwise(Kernels& table);
 void fill_copy(Kernels& table);
 void fill_reduce(Kernels& table);

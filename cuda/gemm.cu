@@ -218,20 +218,13 @@ void clear(const Gemm& job) {
   job.dtype == DType::f32 ? run.template operator()<float>() : run.template operator()<double>();
 }
 
-void sum_rows(const Gemm& job) {
-  int device = 0;
-  check_cuda("linear", cudaGetDevice(&device));
-  const Reduce sums =
-      job.transpose_a ? Reduce{1, job.k, job.m, job.a, job.row_sums} : Reduce{job.m, job.k, 1, job.a, job.row_sums};
-  cuda_kernels(device).reduce[ReduceOps::index<Sum>][static_cast<std::size_t>(job.dtype)](sums);
-}
-
 void gemm(const Gemm& job) {
   bool whole = false;
   if (job.k > 0) whole = blas().run(job);
   else if (!job.accumulate) clear(job);
   if (whole) return;
-  if (job.row_sums) sum_rows(job);
+  if (job.row_sums && job.transpose_a) sum(job.dtype, {1, job.k, job.m, job.a, job.row_sums});
+  else if (job.row_sums) sum(job.dtype, {job.m, job.k, 1, job.a, job.row_sums});
   if (job.dtype == DType::f32) epilogue<float>(job);
   else epilogue<double>(job);
 }

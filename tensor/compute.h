@@ -81,12 +81,19 @@ struct LayerNorm {
   Tensor y, mean, rstd;
 };
 LayerNorm layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps, bool keep_statistics);
-Tensor layer_norm_grad(const Tensor& g, const Tensor& x, const Tensor& weight, const Tensor& mean, const Tensor& rstd);
 struct RmsNorm {
   Tensor y, rstd;
 };
 RmsNorm rms_norm(const Tensor& x, const Tensor& weight, double eps, bool keep_statistics);
-Tensor rms_norm_grad(const Tensor& g, const Tensor& x, const Tensor& weight, const Tensor& rstd);
+struct NormGradients {
+  Tensor x, weight, bias;
+};
+struct NormWants {
+  bool x, weight, bias;
+};
+/// Of layer norm or, without means, of RMS norm; what is not wanted stays undefined.
+NormGradients norm_grad(const Tensor& g, const Tensor& x, const Tensor& weight, const Tensor& mean, const Tensor& rstd,
+                        NormWants wants);
 
 // Random numbers.
 /// Takes one draw from the generator, which must outlive a recording that this becomes part of.

@@ -176,20 +176,6 @@ LayerNorm layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, 
   return out;
 }
 
-Tensor layer_norm_grad(const Tensor& g, const Tensor& x, const Tensor& weight, const Tensor& mean, const Tensor& rstd) {
-  const Tensor grad = contiguous(g), in = contiguous(x), w = weight.defined() ? contiguous(weight) : weight;
-  Rows job = rows_of(in, "layer_norm");
-  Tensor out = empty(x.shape(), x.options());
-  job.in[0] = grad.raw();
-  job.in[1] = in.raw();
-  job.in[2] = raw_or_null(w);
-  job.in[3] = mean.raw();
-  job.in[4] = rstd.raw();
-  job.out[0] = out.raw_mutable();
-  if (job.rows) kernels(x.device()).layer_norm_grad(job);
-  return out;
-}
-
 RmsNorm rms_norm(const Tensor& x, const Tensor& weight, double eps, bool keep_statistics) {
   const Tensor in = contiguous(x), w = weight.defined() ? contiguous(weight) : weight;
   Rows job = rows_of(in, "rms_norm");
@@ -205,16 +191,26 @@ RmsNorm rms_norm(const Tensor& x, const Tensor& weight, double eps, bool keep_st
   return out;
 }
 
-Tensor rms_norm_grad(const Tensor& g, const Tensor& x, const Tensor& weight, const Tensor& rstd) {
+NormGradients norm_grad(const Tensor& g, const Tensor& x, const Tensor& weight, const Tensor& mean, const Tensor& rstd,
+                        NormWants wants) {
   const Tensor grad = contiguous(g), in = contiguous(x), w = weight.defined() ? contiguous(weight) : weight;
-  Rows job = rows_of(in, "rms_norm");
-  Tensor out = empty(x.shape(), x.options());
+  Rows job = rows_of(in, mean.defined() ? "layer_norm" : "rms_norm");
+  NormGradients out;
+  const auto make = [&](bool wanted, const Shape& shape) {
+    if (!wanted) return Tensor();
+    return job.rows ? empty(shape, x.options()) : zeros(shape, x.options());
+  };
+  out.x = make(wants.x, x.shape());
+  out.weight = make(wants.weight, {job.n});
+  out.bias = make(wants.bias, {job.n});
   job.in[0] = grad.raw();
   job.in[1] = in.raw();
   job.in[2] = raw_or_null(w);
-  job.in[3] = rstd.raw();
-  job.out[0] = out.raw_mutable();
-  if (job.rows) kernels(x.device()).rms_norm_grad(job);
+  job.in[3] = raw_or_null(mean);
+  job.in[4] = rstd.raw();
+  int place = 0;
+  for (const Tensor* t : {&out.x, &out.weight, &out.bias}) job.out[place++] = t->defined() ? t->raw_mutable() : nullptr;
+  if (job.rows) kernels(x.device()).norm_grad(job);
   return out;
 }
 

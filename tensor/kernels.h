@@ -173,14 +173,13 @@ struct Kernels {
   void (*sum_of_squares)(const Squares* jobs, std::int64_t count, double* out) = nullptr;
 
   // Fused operations that a profile has justified.
-  Fn<Rows> softmax = nullptr;          // in x; out y
-  Fn<Rows> log_softmax = nullptr;      // in x; out y
-  Fn<Rows> logsumexp = nullptr;        // in x; out (rows,)
-  Fn<Rows> layer_norm = nullptr;       // in x, weight?, bias?; scalar eps; out y, mean?, rstd?
-  Fn<Rows> layer_norm_grad = nullptr;  // in g, x, weight?, mean, rstd; out dx
-  Fn<Rows> rms_norm = nullptr;         // in x, weight?; scalar eps; out y, rstd?
-  Fn<Rows> rms_norm_grad = nullptr;    // in g, x, weight?, rstd; out dx
-  Fn<Rows> cross_entropy = nullptr;    // in x, target (i64), weight?; scalar smoothing, ignore; out loss, lse - max x
+  Fn<Rows> softmax = nullptr;      // in x; out y
+  Fn<Rows> log_softmax = nullptr;  // in x; out y
+  Fn<Rows> logsumexp = nullptr;    // in x; out (rows,)
+  Fn<Rows> layer_norm = nullptr;   // in x, weight?, bias?; scalar eps; out y, mean?, rstd?
+  Fn<Rows> rms_norm = nullptr;     // in x, weight?; scalar eps; out y, rstd?
+  Fn<Rows> norm_grad = nullptr;    // of either (no mean: RMS); in g, x, weight?, mean?, rstd; out dx?, dweight?, dbias?
+  Fn<Rows> cross_entropy = nullptr;  // in x, target (i64), weight?; scalar smoothing, ignore; out loss, lse - max x
   Fn<Rows> cross_entropy_grad = nullptr;   // in x, target, weight?, lse - max x, g (rows,); same scalars; out dx
   Fn<Attention> attention = nullptr;       // q, k, v -> out, log_sum?
   Fn<Attention> attention_grad = nullptr;  // q, k, v, out, log_sum, g -> dq?, dk and dv?; delta is scratch

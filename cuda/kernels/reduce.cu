@@ -169,6 +169,11 @@ template <class T> void set(Kernels& table) {
 
 }  // namespace
 
+void sum(DType dtype, const Reduce& job) {
+  if (dtype == DType::f32) reduce<Sum, float>(job);
+  else reduce<Sum, double>(job);
+}
+
 void fill_reduce(Kernels& table) {
   set<float>(table);
   set<double>(table);

@@ -81,26 +81,6 @@ template <class T> __global__ void layer_norm_kernel(LayerNormJob<T> job) {
   }
 }
 
-template <class T> struct LayerNormGradJob {
-  std::int64_t n;
-  Pointer<const T> g, x, weight, mean, rstd;
-  Pointer<T> dx;
-};
-
-/// dx = rstd (gw - mean(gw) - xhat mean(gw xhat)), gw = g * weight.
-template <class T> __global__ void layer_norm_grad_kernel(LayerNormGradJob<T> job) {
-  STET_SHARED(T, scratch, kWarp);
-  const auto row = row_of<T>(job.n, scratch);
-  const std::int64_t base = row.number * job.n;
-  const Pointer<const T> g = job.g + base, x = job.x + base;
-  const Pointer<T> dx = job.dx + base;
-  const T mean = job.mean[row.number], rstd = job.rstd[row.number], over_n = T(1) / static_cast<T>(job.n);
-  const auto gw = [&](std::int64_t i) { return job.weight ? g[i] * job.weight[i] : g[i]; };
-  const T a = row.sum(gw) * over_n;
-  const T b = row.sum([&](std::int64_t i) { return gw(i) * ((x[i] - mean) * rstd); }) * over_n;
-  row.each([&](std::int64_t i) { dx[i] = rstd * (gw(i) - a - (x[i] - mean) * rstd * b); });
-}
-
 template <class T> struct RmsNormJob {
   std::int64_t n;
   T eps;
@@ -119,23 +99,60 @@ template <class T> __global__ void rms_norm_kernel(RmsNormJob<T> job) {
   if (threadIdx.x == 0 && job.rstd) job.rstd[row.number] = rstd;
 }
 
-template <class T> struct RmsNormGradJob {
-  std::int64_t n;
-  Pointer<const T> g, x, weight, rstd;
+template <class T> struct NormGradJob {
+  std::int64_t rows, n;
+  Pointer<const T> g, x, weight, mean, rstd;  // no mean: RMS norm
   Pointer<T> dx;
+
+  __device__ __forceinline__ T normalized(std::int64_t row, std::int64_t i) const {
+    const T value = x[row * n + i];
+    return mean ? (value - mean[row]) * rstd[row] : value * rstd[row];
+  }
 };
 
-/// dx = rstd (gw - xhat mean(gw xhat)), gw = g * weight.
-template <class T> __global__ void rms_norm_grad_kernel(RmsNormGradJob<T> job) {
+/// dx = rstd (gw - mean(gw) - xhat mean(gw xhat)), gw = g * weight; without mean(gw) for RMS norm.
+template <class T> __global__ void norm_grad_kernel(NormGradJob<T> job) {
   STET_SHARED(T, scratch, kWarp);
   const auto row = row_of<T>(job.n, scratch);
-  const std::int64_t base = row.number * job.n;
-  const Pointer<const T> g = job.g + base, x = job.x + base;
-  const Pointer<T> dx = job.dx + base;
-  const T rstd = job.rstd[row.number];
+  const Pointer<const T> g = job.g + row.number * job.n;
+  const Pointer<T> dx = job.dx + row.number * job.n;
+  const T rstd = job.rstd[row.number], over_n = T(1) / static_cast<T>(job.n);
   const auto gw = [&](std::int64_t i) { return job.weight ? g[i] * job.weight[i] : g[i]; };
-  const T b = row.sum([&](std::int64_t i) { return gw(i) * (x[i] * rstd); }) * (T(1) / static_cast<T>(job.n));
-  row.each([&](std::int64_t i) { dx[i] = rstd * (gw(i) - x[i] * rstd * b); });
+  const T a = job.mean ? row.sum(gw) * over_n : T(0);
+  const T b = row.sum([&](std::int64_t i) { return gw(i) * job.normalized(row.number, i); }) * over_n;
+  row.each([&](std::int64_t i) { dx[i] = rstd * (gw(i) - a - job.normalized(row.number, i) * b); });
+}
+
+constexpr int kColumns = 32, kRowThreads = 8;
+constexpr std::int64_t kRowsPerPiece = 256;  // that a block of 32 columns takes
+
+/// What a piece of rows adds to the gradients of weight and bias: (pieces, n) each. Thread y takes rows y, y + 8, ...
+template <class T>
+__global__ void norm_sums_kernel(NormGradJob<T> job, Pointer<T> dweight, Pointer<T> dbias, std::int64_t across) {
+  STET_SHARED(T, scratch, kColumns * kRowThreads);
+  STET_SHARED(T, plain, kColumns * kRowThreads);
+  const std::int64_t column = blockIdx.x % across * kColumns + threadIdx.x, piece = blockIdx.x / across;
+  const std::int64_t begin = piece * kRowsPerPiece;
+  const std::int64_t end = job.rows - begin < kRowsPerPiece ? job.rows : begin + kRowsPerPiece;
+  const int y = static_cast<int>(threadIdx.y), at = y * kColumns + static_cast<int>(threadIdx.x);
+  if (column < job.n) {
+    T weighted = T(0), sum = T(0);
+    for (std::int64_t row = begin + y; row < end; row += kRowThreads) {
+      const T g = job.g[row * job.n + column];
+      if (dweight) weighted = weighted + g * job.normalized(row, column);
+      sum = sum + g;
+    }
+    scratch[at] = weighted;
+    plain[at] = sum;
+  }
+  __syncthreads();
+  if (y != 0 || column >= job.n) return;
+  for (int k = 1; k < kRowThreads; ++k) {
+    scratch[at] = scratch[at] + scratch[k * kColumns + at];
+    plain[at] = plain[at] + plain[k * kColumns + at];
+  }
+  if (dweight) dweight[piece * job.n + column] = scratch[at];
+  if (dbias) dbias[piece * job.n + column] = plain[at];
 }
 
 template <class T> struct CrossEntropyJob {
@@ -219,21 +236,32 @@ template <class T> void layer_norm(const Rows& job) {
                           out<T>(job, 0), out<T>(job, 1), out<T>(job, 2)});
 }
 
-template <class T> void layer_norm_grad(const Rows& job) {
-  on_rows("layer_norm", job, layer_norm_grad_kernel<T>,
-          LayerNormGradJob<T>{job.n, in<T>(job, 0), in<T>(job, 1), in<T>(job, 2), in<T>(job, 3), in<T>(job, 4),
-                              out<T>(job, 0)});
-}
-
 template <class T> void rms_norm(const Rows& job) {
   on_rows("rms_norm", job, rms_norm_kernel<T>,
           RmsNormJob<T>{job.n, static_cast<T>(job.scalar[0]), in<T>(job, 0), in<T>(job, 1), out<T>(job, 0),
                         out<T>(job, 1)});
 }
 
-template <class T> void rms_norm_grad(const Rows& job) {
-  on_rows("rms_norm", job, rms_norm_grad_kernel<T>,
-          RmsNormGradJob<T>{job.n, in<T>(job, 0), in<T>(job, 1), in<T>(job, 2), in<T>(job, 3), out<T>(job, 0)});
+/// The gradients of weight and bias, in pieces where there are many rows.
+template <class T> void norm_sums(const Rows& job, const NormGradJob<T>& with) {
+  const std::int64_t pieces = ceil_div(job.rows, kRowsPerPiece), across = ceil_div(job.n, kColumns);
+  const dim3 grid = exact_grid("norm_grad", pieces * across);
+  T *const dweight = out<T>(job, 1), *const dbias = out<T>(job, 2);
+  if (pieces == 1)
+    return launch("norm_grad", norm_sums_kernel<T>, grid, dim3(kColumns, kRowThreads), with, dweight, dbias, across);
+  const Scratch partial("norm_grad", 2 * pieces * job.n * static_cast<std::int64_t>(sizeof(T)));
+  T *const weights = partial.as<T>(), *const biases = weights + pieces * job.n;
+  launch("norm_grad", norm_sums_kernel<T>, grid, dim3(kColumns, kRowThreads), with, dweight ? weights : nullptr,
+         dbias ? biases : nullptr, across);
+  if (dweight) sum(job.dtype, {1, pieces, job.n, weights, dweight});
+  if (dbias) sum(job.dtype, {1, pieces, job.n, biases, dbias});
+}
+
+template <class T> void norm_grad(const Rows& job) {
+  const NormGradJob<T> with{job.rows,      job.n,         in<T>(job, 0), in<T>(job, 1),
+                            in<T>(job, 2), in<T>(job, 3), in<T>(job, 4), out<T>(job, 0)};
+  if (job.out[0]) on_rows("norm_grad", job, norm_grad_kernel<T>, with);
+  if (job.out[1] || job.out[2]) norm_sums(job, with);
 }
 
 template <class T> CrossEntropyJob<T> cross_entropy_job(const Rows& job, bool gradient) {
@@ -264,9 +292,8 @@ void fill_rows(Kernels& table) {
   table.log_softmax = softmax<true>;
   table.logsumexp = either<logsumexp<float>, logsumexp<double>>;
   table.layer_norm = either<layer_norm<float>, layer_norm<double>>;
-  table.layer_norm_grad = either<layer_norm_grad<float>, layer_norm_grad<double>>;
   table.rms_norm = either<rms_norm<float>, rms_norm<double>>;
-  table.rms_norm_grad = either<rms_norm_grad<float>, rms_norm_grad<double>>;
+  table.norm_grad = either<norm_grad<float>, norm_grad<double>>;
   table.cross_entropy = either<cross_entropy<float>, cross_entropy<double>>;
   table.cross_entropy_grad = either<cross_entropy_grad<float>, cross_entropy_grad<double>>;
 }

@@ -358,6 +358,38 @@ TEST_CASE("row operations agree with the CPU's", "[parity]") {
       }
 }
 
+TEST_CASE("gradients of the norms agree with the CPU's", "[parity]") {
+  if (!test::has_cuda()) return;
+  for (DType dtype : {f32, f64})
+    for (std::int64_t n : {1, 31, 33, 257})
+      for (std::int64_t m : {0, 1, 12, 300, 700})
+        for (const bool centred : {true, false})
+          for (const bool weighted : {true, false}) {
+            INFO(dtype << ' ' << m << " rows of " << n << (centred ? ", layer" : ", RMS")
+                       << (weighted ? " weighted" : ""));
+            const Tensor g = values({m, n}, dtype, -1, 2, 1), x = values({m, n}, dtype, -3, 3, 2);
+            const Tensor w = weighted ? values({n}, dtype, 0.5, 2, 3) : Tensor();
+            const Tensor mean = centred ? values({m}, dtype, -1, 1, 4) : Tensor(), rstd = values({m}, dtype, 0.5, 2, 5);
+            const auto there = [](const Tensor& t) { return t.defined() ? to(t, Device::cuda()) : t; };
+            for (const compute::NormWants wants : {compute::NormWants{true, true, true},
+                                                   {false, true, false},
+                                                   {false, false, true},
+                                                   {true, false, false}}) {
+              const auto host = compute::norm_grad(g, x, w, mean, rstd, wants);
+              const auto device = compute::norm_grad(there(g), there(x), there(w), there(mean), there(rstd), wants);
+              const Tensor column = unsqueeze(rstd, 1);
+              const Tensor size = (abs(x) + (centred ? abs(unsqueeze(mean, 1)) : column * 0.0)) * column;
+              const Tensor gw = weighted ? abs(g) * w : abs(g), whole = size * stet::mean(gw * size, {-1}, true) + gw;
+              if (wants.x) check_sums(host.x, device.x, column * (whole + stet::mean(gw, {-1}, true)) * 2.0);
+              if (wants.weight) check_sums(host.weight, device.weight, sum(abs(g) * size, {0}));
+              if (wants.bias) check_sums(host.bias, device.bias, sum(abs(g), {0}));
+              CHECK(device.x.defined() == wants.x);
+              CHECK(device.weight.defined() == wants.weight);
+              CHECK(device.bias.defined() == wants.bias);
+            }
+          }
+}
+
 TEST_CASE("random draws have the CPU's bits", "[parity]") {
   if (!test::has_cuda()) return;
   for (std::int64_t n : kSizes)

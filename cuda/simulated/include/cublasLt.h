@@ -146,9 +146,9 @@ template <class T> void sum_b(const Product& p) {
   const std::int64_t k = tb ? p.b.cols : p.b.rows;
   const T* b = static_cast<const T*>(p.pb);
   for (std::int64_t j = 0; j < p.d.cols; ++j) {
-    T sum = 0;
+    double sum = 0;  // the real one adds in many pieces
     for (std::int64_t i = 0; i < k; ++i) sum += tb ? b[i * p.b.ld + j] : b[j * p.b.ld + i];
-    static_cast<T*>(p.desc.bias)[j] = sum;
+    static_cast<T*>(p.desc.bias)[j] = static_cast<T>(sum);
   }
 }
 

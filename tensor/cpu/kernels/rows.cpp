@@ -74,23 +74,6 @@ template <class T> void layer_norm_rows(const Rows& job) {
   });
 }
 
-/// dx = rstd (gw - mean(gw) - xhat mean(gw xhat)), gw = g * weight.
-template <class T> void layer_norm_grad_rows(const Rows& job) {
-  const T* weight = static_cast<const T*>(job.in[2]);
-  const T *means = static_cast<const T*>(job.in[3]), *rstds = static_cast<const T*>(job.in[4]);
-  const T over_n = T(1) / static_cast<T>(job.n);
-  for_rows(job, [&](std::int64_t row) {
-    const T* __restrict g = static_cast<const T*>(job.in[0]) + row * job.n;
-    const T* __restrict x = static_cast<const T*>(job.in[1]) + row * job.n;
-    T* __restrict dx = static_cast<T*>(job.out[0]) + row * job.n;
-    const T mean = means[row], rstd = rstds[row];
-    for (std::int64_t i = 0; i < job.n; ++i) dx[i] = weight ? g[i] * weight[i] : g[i];
-    const T a = reduce_tree<Sum, T>(0, job.n, [=](std::int64_t i) { return dx[i]; }) * over_n;
-    const T b = reduce_tree<Sum, T>(0, job.n, [=](std::int64_t i) { return dx[i] * ((x[i] - mean) * rstd); }) * over_n;
-    for (std::int64_t i = 0; i < job.n; ++i) dx[i] = rstd * (dx[i] - a - (x[i] - mean) * rstd * b);
-  });
-}
-
 template <class T> void rms_norm_rows(const Rows& job) {
   const T* weight = static_cast<const T*>(job.in[1]);
   T* rstd_out = static_cast<T*>(job.out[1]);
@@ -107,19 +90,90 @@ template <class T> void rms_norm_rows(const Rows& job) {
   });
 }
 
-/// dx = rstd (gw - xhat mean(gw xhat)), gw = g * weight.
-template <class T> void rms_norm_grad_rows(const Rows& job) {
-  const T *weight = static_cast<const T*>(job.in[2]), *rstds = static_cast<const T*>(job.in[3]);
-  const T over_n = T(1) / static_cast<T>(job.n);
-  for_rows(job, [&](std::int64_t row) {
-    const T* __restrict g = static_cast<const T*>(job.in[0]) + row * job.n;
-    const T* __restrict x = static_cast<const T*>(job.in[1]) + row * job.n;
-    T* __restrict dx = static_cast<T*>(job.out[0]) + row * job.n;
-    const T rstd = rstds[row];
-    for (std::int64_t i = 0; i < job.n; ++i) dx[i] = weight ? g[i] * weight[i] : g[i];
-    const T b = reduce_tree<Sum, T>(0, job.n, [=](std::int64_t i) { return dx[i] * (x[i] * rstd); }) * over_n;
-    for (std::int64_t i = 0; i < job.n; ++i) dx[i] = rstd * (dx[i] - x[i] * rstd * b);
+/// The gradients of weight and bias, which add up over the rows: each piece of rows has sums of its own, and they are
+/// joined in pairs, so that the order depends on the shape alone.
+template <class T> struct ColumnSums {
+  std::int64_t pieces, n;
+  T* at;  // (pieces, n), or null where nobody asks; one piece stands in the result itself
+
+  ColumnSums(void* result, std::int64_t count, std::int64_t width)
+      : pieces(count), n(width), out_(static_cast<T*>(result)) {
+    at = out_ && pieces > 1 ? new T[static_cast<std::size_t>(pieces * n)] : out_;
+  }
+  ColumnSums(const ColumnSums&) = delete;
+  ColumnSums& operator=(const ColumnSums&) = delete;
+  ~ColumnSums() {
+    if (at != out_) delete[] at;
+  }
+  T* piece(std::int64_t i) const {
+    if (!at) return nullptr;
+    for (std::int64_t c = 0; c < n; ++c) at[i * n + c] = T(0);
+    return at + i * n;
+  }
+  void join() {
+    if (at == out_) return;
+    for (std::int64_t step = 1; step < pieces; step *= 2) {
+      const std::int64_t pairs = (pieces + step - 1) / (2 * step);
+      in_chunks(pairs, kChunk / n + 1, [&](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t pair = begin; pair < end; ++pair) {
+          T* __restrict to = at + 2 * step * pair * n;
+          const T* __restrict from = to + step * n;
+          for (std::int64_t c = 0; c < n; ++c) to[c] = to[c] + from[c];
+        }
+      });
+    }
+    for (std::int64_t c = 0; c < n; ++c) out_[c] = at[c];
+  }
+
+ private:
+  T* out_;
+};
+
+/// One row of norm_grad_rows; dw and db gather what it adds to the gradients of weight and bias.
+template <class T, bool centred> inline void norm_grad_row(std::int64_t n, const T* __restrict g, const T* __restrict x,
+                                                           const T* __restrict weight, T mean, T rstd, T* __restrict dx,
+                                                           T* __restrict dw, T* __restrict db) {
+  const auto normalized = [=](std::int64_t i) { return centred ? (x[i] - mean) * rstd : x[i] * rstd; };
+  if (dw)
+    for (std::int64_t i = 0; i < n; ++i) dw[i] = dw[i] + g[i] * normalized(i);
+  if (db)
+    for (std::int64_t i = 0; i < n; ++i) db[i] = db[i] + g[i];
+  if (!dx) return;
+  const T over_n = T(1) / static_cast<T>(n);
+  for (std::int64_t i = 0; i < n; ++i) dx[i] = weight ? g[i] * weight[i] : g[i];
+  T a = T(0);
+  if constexpr (centred) a = reduce_tree<Sum, T>(0, n, [=](std::int64_t i) { return dx[i]; }) * over_n;
+  const T b = reduce_tree<Sum, T>(0, n, [=](std::int64_t i) { return dx[i] * normalized(i); }) * over_n;
+  if constexpr (centred)
+    for (std::int64_t i = 0; i < n; ++i) dx[i] = rstd * (dx[i] - a - normalized(i) * b);
+  else
+    for (std::int64_t i = 0; i < n; ++i) dx[i] = rstd * (dx[i] - normalized(i) * b);
+}
+
+/// dx = rstd (gw - mean(gw) - xhat mean(gw xhat)) with gw = g * weight, without mean(gw) for RMS norm;
+/// dweight = sum g xhat and dbias = sum g over the rows.
+template <class T, bool centred> void norm_grad_rows(const Rows& job) {
+  const T *g = static_cast<const T*>(job.in[0]), *x = static_cast<const T*>(job.in[1]);
+  const T* weight = static_cast<const T*>(job.in[2]);
+  const T *means = static_cast<const T*>(job.in[3]), *rstds = static_cast<const T*>(job.in[4]);
+  T* dx = static_cast<T*>(job.out[0]);
+  const std::int64_t few = kChunk / (job.n > 0 ? job.n : 1), rows = few < 8 ? 8 : few > 64 ? 64 : few;
+  const std::int64_t pieces = (job.rows + rows - 1) / rows;
+  ColumnSums<T> dw(job.out[1], pieces, job.n), db(job.out[2], pieces, job.n);
+  parallel_for(pieces, [&](std::int64_t piece) {
+    T *const dw_piece = dw.piece(piece), *const db_piece = db.piece(piece);
+    const std::int64_t end = (piece + 1) * rows < job.rows ? (piece + 1) * rows : job.rows;
+    for (std::int64_t row = piece * rows; row < end; ++row)
+      norm_grad_row<T, centred>(job.n, g + row * job.n, x + row * job.n, weight, centred ? means[row] : T(0),
+                                rstds[row], dx ? dx + row * job.n : nullptr, dw_piece, db_piece);
   });
+  dw.join();
+  db.join();
+}
+
+template <class T> void norm_grad(const Rows& job) {
+  if (job.in[3]) norm_grad_rows<T, true>(job);
+  else norm_grad_rows<T, false>(job);
 }
 
 /// loss = (1 - s) w_t (lse - x_t) + s / n sum_c w_c (lse - x_c); 0 for an ignored row. The largest logit is
@@ -194,9 +248,8 @@ void fill_rows(Kernels& table) {
   table.log_softmax = either<log_softmax_rows<float>, log_softmax_rows<double>>;
   table.logsumexp = either<logsumexp_rows<float>, logsumexp_rows<double>>;
   table.layer_norm = either<layer_norm_rows<float>, layer_norm_rows<double>>;
-  table.layer_norm_grad = either<layer_norm_grad_rows<float>, layer_norm_grad_rows<double>>;
   table.rms_norm = either<rms_norm_rows<float>, rms_norm_rows<double>>;
-  table.rms_norm_grad = either<rms_norm_grad_rows<float>, rms_norm_grad_rows<double>>;
+  table.norm_grad = either<norm_grad<float>, norm_grad<double>>;
   table.cross_entropy = either<cross_entropy_rows<float>, cross_entropy_rows<double>>;
   table.cross_entropy_grad = either<cross_entropy_grad_rows<float>, cross_entropy_grad_rows<double>>;
 }
