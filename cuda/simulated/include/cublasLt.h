@@ -137,17 +137,10 @@ template <class T> void multiply(const Product& p) {
         if (p.desc.epilogue & CUBLASLT_EPILOGUE_RELU && x < 0) x = 0;  // NaN stays
       }
   }
-  if (p.desc.epilogue & CUBLASLT_EPILOGUE_BGRADB) sum_b<T>(p);
-}
-
-/// sums[j] = the sum over k of column j of op(B).
-template <class T> void sum_b(const Product& p) {
-  const bool tb = p.desc.transb == CUBLAS_OP_T;
-  const std::int64_t k = tb ? p.b.cols : p.b.rows;
-  const T* b = static_cast<const T*>(p.pb);
-  for (std::int64_t j = 0; j < p.d.cols; ++j) {
-    double sum = 0;  // the real one adds in many pieces
-    for (std::int64_t i = 0; i < k; ++i) sum += tb ? b[i * p.b.ld + j] : b[j * p.b.ld + i];
+  for (std::int64_t j = 0; p.desc.epilogue & CUBLASLT_EPILOGUE_BGRADB && j < p.d.cols; ++j) {
+    double sum = 0;  // over k of column j of op(B)
+    for (std::int64_t i = 0; i < (tb ? p.b.cols : p.b.rows); ++i)
+      sum += static_cast<const T*>(p.pb)[tb ? i * p.b.ld + j : j * p.b.ld + i];
     static_cast<T*>(p.desc.bias)[j] = static_cast<T>(sum);
   }
 }
@@ -222,8 +215,8 @@ inline cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtM
   return status([=] {
     *found = 0;
     check_shapes({*desc, *a, *b, *d});
-    supported(!refuse_epilogues || desc->epilogue == CUBLASLT_EPILOGUE_DEFAULT, "no algorithm has this epilogue");
-    supported(desc->epilogue != CUBLASLT_EPILOGUE_BGRADB || d->batch == 1, "sums of B in a batch");
+    const bool missing = refuse_epilogues || (desc->epilogue == CUBLASLT_EPILOGUE_BGRADB && d->batch > 1);
+    supported(desc->epilogue == CUBLASLT_EPILOGUE_DEFAULT || !missing, "no algorithm has this epilogue");
     const std::uint64_t workspace = std::min(preference->workspace, kWorkspace);
     results[0] = {{workspace}, workspace};
     *found = 1;
