@@ -1,6 +1,8 @@
 // Products of small matrices without packing. OpenBLAS clears C and copies both operands into panels before
 // it multiplies: at the sizes of a small network that costs as much as the product. Here C is written once,
 // straight from registers.
+#include <utility>
+
 #include <stet/tensor/cpu/kernels/tile.h>
 
 namespace stet::cpu::STET_ISA {
@@ -96,6 +98,41 @@ inline void dot_four(const float* a, const float* b, std::int64_t ldb, float* c,
   for (int j = 0; j < 4; ++j) c[j] = accumulate ? c[j] + sums[j] : sums[j];
 }
 
+/// Lanes of a and b by turns of `width`, each added to its neighbours.
+template <int width, int... lane> inline Vec join_pair(Vec a, Vec b, std::integer_sequence<int, lane...>) {
+  return __builtin_shufflevector(a, b, (lane / width % 2 ? kLanes + lane - width : lane)...) +
+         __builtin_shufflevector(a, b, (lane / width % 2 ? kLanes + lane : lane + width)...);
+}
+/// Lane i of the result is the sum of the lanes of x[i], in pairs.
+template <int width = 1> inline Vec sum_each(const Vec* x) {
+  if constexpr (width == kLanes) return x[0];
+  else {
+    constexpr int pairs = kLanes / (2 * width);
+    Vec joined[pairs];
+    repeat<pairs>([&](auto i) {
+      joined[i.value] = join_pair<width>(x[2 * i.value], x[2 * i.value + 1], std::make_integer_sequence<int, kLanes>{});
+    });
+    return sum_each<2 * width>(joined);
+  }
+}
+
+/// A vector of columns of one row of C: the sums along k are short, so that folding them would take the time.
+inline void dot_vector(const float* a, const float* b, std::int64_t ldb, float* c, std::int64_t k, bool accumulate) {
+  Vec acc[kLanes];
+  repeat<kLanes>([&](auto j) { acc[j.value] = Vec{}; });
+  std::int64_t p = 0;
+  for (; p + kLanes <= k; p += kLanes) {
+    const Vec av = load(a + p);
+    repeat<kLanes>([&](auto j) { acc[j.value] += av * load(b + j.value * ldb + p); });
+  }
+  if (p < k) {
+    const Vec av = load_part(a + p, k - p);
+    repeat<kLanes>([&](auto j) { acc[j.value] += av * load_part(b + j.value * ldb + p, k - p); });
+  }
+  const Vec sums = sum_each(acc);
+  store(c, accumulate ? load(c) + sums : sums);
+}
+
 template <int R> void dot_rows(const Gemm& job, const float* a, const float* b, float* c, std::int64_t row,
                                std::int64_t from, std::int64_t to) {
   a += row * job.lda;
@@ -103,6 +140,8 @@ template <int R> void dot_rows(const Gemm& job, const float* a, const float* b, 
   std::int64_t col = from;
   for (; R == 1 && job.k >= 256 && col + 4 <= to; col += 4)
     dot_four(a, b + col * job.ldb, job.ldb, c + col, job.k, job.accumulate);
+  for (; R == 1 && col + kLanes <= to; col += kLanes)
+    dot_vector(a, b + col * job.ldb, job.ldb, c + col, job.k, job.accumulate);
   for (; col + kDotCols <= to; col += kDotCols)
     dot_tile<R, kDotCols>(a, job.lda, b + col * job.ldb, job.ldb, c + col, job.ldc, job.k, job.accumulate);
   for (; col < to; ++col)

@@ -60,13 +60,15 @@ template <int N, class F> STET_HD void repeat(const F& f) {
 }
 
 /// C (R, V vectors, the last one `part` wide unless whole) = A B: element (r, p) of A at a[r * ra + p * pa]. Padded:
-/// the rows of B can be read in whole vectors.
+/// the rows of B can be read in whole vectors. A small tile has several accumulators for each element, since one would
+/// wait for itself: element p of the sum goes to number p % chains.
 template <int R, int V, bool whole, bool padded = whole>
 inline void outer_tile(const float* a, std::int64_t ra, std::int64_t pa, const float* b, std::int64_t ldb, float* c,
                        std::int64_t ldc, std::int64_t k, bool accumulate, std::int64_t part) {
-  Vec acc[R][V];
-  repeat<R>([&](auto r) { repeat<V>([&](auto v) { acc[r.value][v.value] = Vec{}; }); });
-  for (std::int64_t p = 0; p < k; ++p) {
+  constexpr int chains = R * V <= 2 ? 4 : R * V <= 4 ? 2 : 1;
+  Vec acc[chains][R][V];
+  repeat<chains * R * V>([&](auto i) { acc[i.value / (R * V)][i.value / V % R][i.value % V] = Vec{}; });
+  const auto add = [&](std::int64_t p, auto chain) __attribute__((always_inline)) {
     const float* row = b + p * ldb;
     Vec bv[V];
     repeat<V>([&](auto v) {
@@ -75,13 +77,21 @@ inline void outer_tile(const float* a, std::int64_t ra, std::int64_t pa, const f
     });
     repeat<R>([&](auto r) {
       const float s = a[r.value * ra + p * pa];
-      repeat<V>([&](auto v) { acc[r.value][v.value] += s * bv[v.value]; });
+      repeat<V>([&](auto v) { acc[chain.value][r.value][v.value] += s * bv[v.value]; });
     });
-  }
+  };
+  std::int64_t p = 0;
+  for (; p + chains <= k; p += chains) repeat<chains>([&](auto i) { add(p + i.value, i); });
+  for (; chains > 1 && p < k; ++p) add(p, Index<0>{});
+  repeat<R * V>([&](auto i) {
+    constexpr int r = i.value / V, v = i.value % V;
+    if constexpr (chains == 4) acc[0][r][v] = (acc[0][r][v] + acc[1][r][v]) + (acc[2][r][v] + acc[3][r][v]);
+    if constexpr (chains == 2) acc[0][r][v] += acc[1][r][v];
+  });
   repeat<R>([&](auto r) {
     repeat<V>([&](auto v) {
       float* to = c + r.value * ldc + v.value * kLanes;
-      const Vec sum = acc[r.value][v.value];
+      const Vec sum = acc[0][r.value][v.value];
       if (whole || v.value < V - 1) store(to, accumulate ? load(to) + sum : sum);
       else store_part(to, accumulate ? load_part(to, part) + sum : sum, part);
     });

@@ -3,6 +3,8 @@
 // grows with the logarithm of its length.
 #pragma once
 
+#include <utility>
+
 #include <stet/tensor/cpu/kernels/isa.h>
 
 namespace stet::cpu::STET_ISA {
@@ -56,8 +58,20 @@ inline constexpr int kVectorBytes = 32;
 inline constexpr int kVectorBytes = 16;
 #endif
 
-/// reduce_tree<Max> of x[0], ..., x[n - 1], to the bit. Vectors are spelt out: compilers leave a choice that keeps NaN
-/// in scalars.
+/// Max::eval on vectors, which are spelt out: compilers leave a choice that keeps NaN in scalars.
+template <class Vector> inline Vector larger(Vector a, Vector b) { return ((a > b) | (a != a)) ? a : b; }
+/// join_lanes<Max> of one vector.
+template <int width, class T, class Vector, int... lane>
+inline T largest_lane(Vector v, std::integer_sequence<int, lane...> all) {
+  if constexpr (width == 0) return v[0];
+  else {
+    constexpr int wide = sizeof...(lane);
+    const Vector other = __builtin_shufflevector(v, v, ((lane + width) % wide)...);
+    return largest_lane<width / 2, T>(larger(v, other), all);
+  }
+}
+
+/// reduce_tree<Max> of x[0], ..., x[n - 1], to the bit.
 template <class T> T max_of(const T* x, std::int64_t n) {
   if (n > kLeaf) {
     const std::int64_t left = ((n + kLeaf - 1) / kLeaf + 1) / 2 * kLeaf;
@@ -70,14 +84,16 @@ template <class T> T max_of(const T* x, std::int64_t n) {
   for (Vector& v : top) v = x[0] - Vector{};  // x[0] in every lane
   std::int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes)
-    for (int c = 0; c < count; ++c) {
-      const Vector next = *reinterpret_cast<const Vector*>(x + i + c * wide);
-      top[c] = ((top[c] > next) | (top[c] != top[c])) ? top[c] : next;
-    }
-  T lane[kLanes];
-  for (int c = 0; c < count; ++c) *reinterpret_cast<Vector*>(lane + c * wide) = top[c];
-  for (int l = 0; i + l < n; ++l) lane[l] = Max::eval(lane[l], x[i + l]);
-  return join_lanes<Max>(lane);
+    for (int c = 0; c < count; ++c) top[c] = larger(top[c], *reinterpret_cast<const Vector*>(x + i + c * wide));
+  if (i < n) {  // beside the rest, lanes meet themselves
+    T lane[kLanes];
+    for (int c = 0; c < count; ++c) *reinterpret_cast<Vector*>(lane + c * wide) = top[c];
+    for (int l = 0; i + l < n; ++l) lane[l] = x[i + l];
+    for (int c = 0; c < count; ++c) top[c] = larger(top[c], *reinterpret_cast<const Vector*>(lane + c * wide));
+  }
+  for (int half = count / 2; half > 0; half /= 2)
+    for (int c = 0; c < half; ++c) top[c] = larger(top[c], top[c + half]);
+  return largest_lane<wide / 2, T>(top[0], std::make_integer_sequence<int, wide>{});
 }
 
 }  // namespace stet::cpu::STET_ISA
