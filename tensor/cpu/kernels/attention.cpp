@@ -9,6 +9,7 @@ namespace {
 
 constexpr std::int64_t kRows = 64, kKeys = 64, kFeatures = 128;
 constexpr std::int64_t kBlocks = 4;  // of rows that share a turned block of keys
+constexpr std::int64_t kSlice = 24;  // rows where not all keys of a block are seen: less is computed in vain
 
 inline std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 inline std::int64_t most(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
@@ -75,20 +76,20 @@ template <class T> struct Turned {
     for (std::int64_t j = 0; j < keys; ++j)
       for (std::int64_t c = 0; c < count; ++c) at[c * kKeys + j] = x[j * stride + from + c] * scale;
   }
-  /// s (rows, kKeys) = scale a x^T.
-  void product(std::int64_t rows, const T* a, std::int64_t lda, T* s) {
+  /// s (rows, kKeys) = scale a x^T, of the first keys.
+  void product(std::int64_t rows, std::int64_t first, const T* a, std::int64_t lda, T* s) {
     if constexpr (sizeof(T) == sizeof(float))
       if (rows <= 4) {
-        multiply(false, false, rows, keys, width, a, lda, x, stride, s, kKeys, true);
+        multiply(false, false, rows, first, width, a, lda, x, stride, s, kKeys, true);
         for (std::int64_t i = 0; i < rows; ++i)
-          for (std::int64_t j = 0; j < keys; ++j) s[i * kKeys + j] *= scale;
+          for (std::int64_t j = 0; j < first; ++j) s[i * kKeys + j] *= scale;
         return;
       }
     for (std::int64_t from = 0; from < width; from += kFeatures) {
       const std::int64_t count = least(kFeatures, width - from);
       if (!done) turn(from, count);
       done = width <= kFeatures;
-      multiply(false, from > 0, rows, keys, count, a + from, lda, at, kKeys, s, kKeys);
+      multiply(false, from > 0, rows, first, count, a + from, lda, at, kKeys, s, kKeys);
     }
   }
 };
@@ -106,9 +107,21 @@ inline std::int64_t keys_seen(const Attention& job, std::int64_t last_row) {
 inline std::int64_t first_seen(const Attention& job, std::int64_t row) {
   return job.window ? most(0, least(job.keys, row + 1 + job.keys - job.rows - job.window)) : 0;
 }
-/// Whether a block of rows sees anything of a block of keys.
-inline bool meet(const Attention& job, std::int64_t row, std::int64_t rows, std::int64_t key, std::int64_t keys) {
-  return keys_seen(job, row + rows - 1) > key && first_seen(job, row) < key + keys;
+/// Keys of the block that row i of it may see: [.., result).
+inline std::int64_t seen_by(const Attention& job, const Block& at, std::int64_t i) {
+  return most(0, least(at.keys, keys_seen(job, at.row + i) - at.key));
+}
+/// The same in whole vectors: what is worked on. Those that are not seen are hidden.
+inline std::int64_t whole(std::int64_t keys) { return (keys + kLanes - 1) / kLanes * kLanes; }
+/// body(block, i) for the blocks of rows [row, row + count) that see anything of a block of keys; row + i is the first.
+template <class Body> inline void for_blocks(const Attention& job, Block at, std::int64_t count, const Body& body) {
+  const std::int64_t row = at.row, keys = at.keys;
+  for (std::int64_t i = 0; i < count; i += at.rows) {
+    at.row = row + i;
+    at.rows = least(keys_seen(job, at.row) >= at.key + keys ? kRows : kSlice, count - i);
+    at.keys = least(keys, keys_seen(job, at.row + at.rows - 1) - at.key);
+    if (at.keys > 0 && first_seen(job, at.row) < at.key + at.keys) body(at, i);
+  }
 }
 
 template <class T> void apply_masks(const Attention& job, const Block& at, T* s) {
@@ -127,15 +140,15 @@ template <class T> void apply_masks(const Attention& job, const Block& at, T* s)
       const bool* keep = static_cast<const bool*>(mask.data) + offset(mask, at.row + i);
       for (std::int64_t j = 0; j < at.keys; ++j) line[j] = keep[j * mask.stride[3]] ? line[j] : hidden;
     }
-    if (job.causal)
-      for (std::int64_t j = most(0, keys_seen(job, at.row + i) - at.key); j < at.keys; ++j) line[j] = hidden;
+    const std::int64_t seen = seen_by(job, at, i);
+    for (std::int64_t j = seen; j < whole(seen); ++j) line[j] = hidden;
     for (std::int64_t j = least(at.keys, first_seen(job, at.row + i) - at.key) - 1; j >= 0; --j) line[j] = hidden;
   }
 }
 
-/// s (rows, kKeys) = scale q k^T, masked.
+/// s (rows, kKeys) = scale q k^T, masked; whole vectors of each row.
 template <class T> void scores(const Attention& job, const Block& at, Turned<T>& k, T* s) {
-  k.product(at.rows, start<T>(job.q, at.batch, at.head, at.row), job.q.stride[2], s);
+  k.product(at.rows, at.keys, start<T>(job.q, at.batch, at.head, at.row), job.q.stride[2], s);
   apply_masks(job, at, s);
 }
 
@@ -162,10 +175,13 @@ template <class T> void step(const Attention& job, const Block& at, Turned<T>& k
   scores(job, at, k, s);
   for (std::int64_t i = 0; i < at.rows; ++i) {
     T* __restrict line = s + i * kKeys;
-    const T high = Max::eval(top[i], max_of(line, at.keys));
+    const std::int64_t keys = whole(seen_by(job, at, i));
+    for (std::int64_t j = keys; j < at.keys; ++j) line[j] = T(0);
+    if (keys == 0) continue;
+    const T high = Max::eval(top[i], max_of(line, keys));
     const T past = high == top[i] ? T(1) : math::exp(top[i] - high), shift = high == none ? T(0) : high;
-    for (std::int64_t j = 0; j < at.keys; ++j) line[j] = math::exp(line[j] - shift);
-    sum[i] = sum[i] * past + reduce_leaf<Sum, T>(at.keys, [=](std::int64_t j) { return line[j]; });
+    for (std::int64_t j = 0; j < keys; ++j) line[j] = math::exp(line[j] - shift);
+    sum[i] = sum[i] * past + reduce_leaf<Sum, T>(keys, [=](std::int64_t j) { return line[j]; });
     if (past != T(1))
       for (std::int64_t c = 0; c < job.value_width; ++c) out[i * ldo + c] *= past;
     top[i] = high;
@@ -193,10 +209,9 @@ void forward(const Attention& job, std::int64_t batch, std::int64_t head, std::i
   for (std::int64_t key = first_seen(job, row) / kKeys * kKeys; key < seen; key += kKeys) {
     k.set(start<T>(job.k, batch, kv_head, key), least(kKeys, seen - key), job.width, job.k.stride[2],
           static_cast<T>(job.scale));
-    for (std::int64_t i = 0; i < count; i += kRows) {
-      const Block at{batch, head, row + i, least(kRows, count - i), key, k.keys};
-      if (meet(job, at.row, at.rows, key, k.keys)) step(job, at, k, s, running.top + i, running.sum + i, out + i * ldo);
-    }
+    for_blocks(job, {batch, head, row, 0, key, k.keys}, count, [&](const Block& at, std::int64_t i) {
+      step(job, at, k, s, running.top + i, running.sum + i, out + i * ldo);
+    });
   }
   for (std::int64_t i = 0; i < count; ++i) {
     const T top = running.top[i], sum = running.sum[i], scale = top == none ? T(0) : T(1) / sum;
@@ -228,16 +243,18 @@ template <class T> void gradient(const Attention& job, const Block& at, bool to_
   T *p = tiles.p, *ds = tiles.ds;
   const T none = T(-__builtin_inf()), scale = static_cast<T>(job.scale);
   scores(job, at, tiles.k, p);
-  tiles.v.product(at.rows, g, job.g.stride[2], ds);
+  tiles.v.product(at.rows, at.keys, g, job.g.stride[2], ds);
   if (job.dropout > 0) drop(job, at, ds);
   for (std::int64_t i = 0; i < at.rows; ++i) {
     T* __restrict pi = p + i * kKeys, * __restrict di = ds + i * kKeys;
     const bool empty = log_sum[i] == none;
     const T shift = empty ? T(0) : log_sum[i], seed = delta[i];
-    for (std::int64_t j = 0; j < at.keys; ++j) {
+    const std::int64_t keys = whole(seen_by(job, at, i));
+    for (std::int64_t j = 0; j < keys; ++j) {
       pi[j] = math::exp(pi[j] - shift);
       di[j] = pi[j] * (di[j] - seed) * scale;
     }
+    for (std::int64_t j = keys; j < at.keys; ++j) pi[j] = di[j] = T(0);
   }
   if (to_q)
     multiply(false, true, at.rows, job.width, at.keys, ds, kKeys, tiles.k.x, job.k.stride[2],
@@ -254,13 +271,13 @@ template <class T> void gradient(const Attention& job, const Block& at, bool to_
 template <class T>
 void gradient_of_rows(const Attention& job, std::int64_t batch, std::int64_t head, std::int64_t row) {
   Tiles<T> tiles;
-  Block at{batch, head, row, least(kRows, job.rows - row), 0, 0};
-  clear(start<T>(job.dq, batch, head, row), at.rows, job.width, job.dq.stride[2]);
-  const std::int64_t seen = keys_seen(job, row + at.rows - 1);
-  for (at.key = first_seen(job, row) / kKeys * kKeys; at.key < seen; at.key += kKeys) {
-    at.keys = least(kKeys, seen - at.key);
-    tiles.set(job, batch, head / (job.heads / job.kv_heads), at.key, at.keys);
-    gradient(job, at, true, false, tiles);
+  const std::int64_t rows = least(kRows, job.rows - row), seen = keys_seen(job, row + rows - 1);
+  clear(start<T>(job.dq, batch, head, row), rows, job.width, job.dq.stride[2]);
+  for (std::int64_t key = first_seen(job, row) / kKeys * kKeys; key < seen; key += kKeys) {
+    const std::int64_t keys = least(kKeys, seen - key);
+    tiles.set(job, batch, head / (job.heads / job.kv_heads), key, keys);
+    for_blocks(job, {batch, head, row, 0, key, keys}, rows,
+               [&](const Block& at, std::int64_t) { gradient(job, at, true, false, tiles); });
   }
 }
 
@@ -273,10 +290,8 @@ void gradient_of_keys(const Attention& job, std::int64_t batch, std::int64_t kv_
   clear(start<T>(job.dv, batch, kv_head, key), keys, job.value_width, job.dv.stride[2]);
   tiles.set(job, batch, kv_head, key, keys);
   for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
-    for (std::int64_t row = 0; row < job.rows; row += kRows) {
-      const Block at{batch, head, row, least(kRows, job.rows - row), key, keys};
-      if (meet(job, row, at.rows, key, keys)) gradient(job, at, to_q, true, tiles);
-    }
+    for_blocks(job, {batch, head, 0, 0, key, keys}, job.rows,
+               [&](const Block& at, std::int64_t) { gradient(job, at, to_q, true, tiles); });
 }
 
 /// All three gradients of one head of keys and the heads that share it, each block of scores computed once.
@@ -301,9 +316,12 @@ template <class T> void sums_of_products(const Attention& job) {
 template <class T> void attention(const Attention& job) {
   const std::int64_t heads = job.batch * job.heads, wide = (job.rows + kRows * kBlocks - 1) / (kRows * kBlocks);
   const std::int64_t rows = heads * wide >= 16 ? kRows * kBlocks : kRows, blocks = (job.rows + rows - 1) / rows;
-  parallel_for(heads * blocks, [&](std::int64_t at) {
-    const std::int64_t row = at % blocks * rows;
-    forward<T>(job, at / blocks / job.heads, at / blocks % job.heads, row, least(rows, job.rows - row));
+  const std::int64_t work = most(1, least(rows, job.rows) * job.keys * (job.width + job.value_width));
+  in_chunks(heads * blocks, 40'000 / work + 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t at = begin; at < end; ++at) {
+      const std::int64_t row = at % blocks * rows;
+      forward<T>(job, at / blocks / job.heads, at / blocks % job.heads, row, least(rows, job.rows - row));
+    }
   });
 }
 
