@@ -3,8 +3,10 @@
 
 #include <sys/mman.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <mutex>
+#include <thread>
 #include <vector>
 
 #include <stet/tensor/size_class.h>
@@ -14,13 +16,25 @@ namespace {
 
 constexpr std::int64_t kAlign = SizeClass::kAlign, kHuge = std::int64_t{2} << 20;
 
+/// Held for a few instructions, and by one thread at a time nearly always: a mutex would cost more than the work.
+class SpinLock {
+ public:
+  void lock() {
+    while (held_.test_and_set(std::memory_order_acquire)) std::this_thread::yield();
+  }
+  void unlock() { held_.clear(std::memory_order_release); }
+
+ private:
+  std::atomic_flag held_ = ATOMIC_FLAG_INIT;
+};
+
 class Allocator {
  public:
   void* take(std::int64_t bytes) {
     if (bytes > std::int64_t{1} << 60) return nullptr;
     const SizeClass cls = SizeClass::of(bytes);
     {
-      const std::lock_guard lock(mutex_);
+      const std::lock_guard guard(lock_);
       auto& bin = free_[static_cast<std::size_t>(cls.index)];
       if (!bin.empty()) {
         void* data = bin.back();
@@ -38,12 +52,12 @@ class Allocator {
 
   void give(void* data, std::int64_t bytes) noexcept {
     const SizeClass cls = SizeClass::of(bytes);
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard guard(lock_);
     free_[static_cast<std::size_t>(cls.index)].push_back(data);
   }
 
   void release() {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard guard(lock_);
     for (std::size_t i = 0; i < SizeClass::kCount; ++i) {
       for (void* data : free_[i]) {
         std::free(data);
@@ -54,21 +68,21 @@ class Allocator {
   }
 
   std::int64_t system_bytes() {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard guard(lock_);
     return system_bytes_;
   }
   std::int64_t system_allocations() {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard guard(lock_);
     return system_allocations_;
   }
   void set_limit(std::int64_t bytes) {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard guard(lock_);
     limit_ = bytes;
   }
 
  private:
   void* from_system(std::int64_t bytes) {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard guard(lock_);
     if (limit_ > 0 && system_bytes_ + bytes > limit_) return nullptr;
     const bool huge = bytes >= kHuge;
     const auto align = static_cast<std::size_t>(huge ? kHuge : kAlign);
@@ -81,7 +95,7 @@ class Allocator {
     return data;
   }
 
-  std::mutex mutex_;
+  SpinLock lock_;
   std::vector<void*> free_[SizeClass::kCount];
   std::int64_t system_bytes_ = 0, system_allocations_ = 0, limit_ = 0;
 };
