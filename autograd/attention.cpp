@@ -224,13 +224,21 @@ void check_options(const Tensor& q, const Tensor& k, const Tensor& v, const Atte
   check(options.window >= 0, kName, "window ", options.window, ": expected a number of keys, or 0");
 }
 
+Tensor rotate(const Tensor& x, const Tensor& cos, const Tensor& sin, bool interleaved, bool inverse);
+
 struct RotaryDerivative {
   static constexpr std::string_view name = "rotary";
-  RotaryTable table;
-  bool interleaved;
+  Tensor cos, sin;
+  bool interleaved, inverse;
   /// The operation is a rotation: its transpose turns back.
-  void operator()(Backward& pass) const { pass.give(0, rotary(pass.grad(), {table.cos, -table.sin}, interleaved)); }
+  void operator()(Backward& pass) const { pass.give(0, rotate(pass.grad(), cos, sin, interleaved, !inverse)); }
 };
+
+Tensor rotate(const Tensor& x, const Tensor& cos, const Tensor& sin, bool interleaved, bool inverse) {
+  return record(compute::rotary(x, cos, sin, interleaved, inverse), {&x}, [&] {
+    return RotaryDerivative{cos, sin, interleaved, inverse};
+  });
+}
 
 }  // namespace
 
@@ -316,24 +324,20 @@ RotaryTable rotary_table(std::int64_t first, std::int64_t count, const std::vect
 Tensor rotary(const Tensor& x, const RotaryTable& table, bool interleaved) {
   check(x.rank() >= 2 && table.cos.rank() >= 1 && table.cos.shape() == table.sin.shape(), "rotary", "x ", x.shape(),
         ", cos ", table.cos.shape(), ", sin ", table.sin.shape());
+  check(is_floating(x.dtype()), "rotary", "x holds ", x.dtype(), ": expected floating point");
   const std::int64_t half = table.cos.shape().back(), width = x.shape().back();
   check(2 * half <= width, "rotary", "x ", x.shape(), " with angles ", table.cos.shape(), ": ", 2 * half,
         " rotated features of ", width);
-  Tensor y;
-  {
-    const NoGrad plain;
-    const std::int64_t step = interleaved ? 2 : 1, second = interleaved ? 1 : half;
-    const Tensor a = slice(x, -1, 0, interleaved ? 2 * half : half, step), b = slice(x, -1, second, 2 * half, step);
-    const Tensor real = a * table.cos - b * table.sin, imaginary = b * table.cos + a * table.sin;
-    Shape rotated = real.shape();
-    rotated[rotated.size() - 1] = 2 * half;
-    y = interleaved ? reshape(stack({real, imaginary}, -1), rotated) : cat({real, imaginary}, -1);
-    check(real.rank() == x.rank(), "rotary", "angles ", table.cos.shape(), " do not broadcast to x ", x.shape());
-    if (2 * half < width) y = cat({y, slice(x, -1, 2 * half)}, -1);
-    check(y.shape() == x.shape(), "rotary", "angles ", table.cos.shape(), " do not broadcast to x ", x.shape());
-  }
-  // Where this derivative is differentiated again it calls rotary(), which records itself.
-  return record(std::move(y), {&x}, [&] { return RotaryDerivative{table, interleaved}; });
+  if (x.dtype() == DType::bf16) return cast(rotary(cast(x, DType::f32), table, interleaved), DType::bf16);
+  Shape wanted = x.shape();
+  wanted[wanted.size() - 1] = half;
+  const int extra = x.rank() - table.cos.rank();
+  bool fits = extra >= 0;
+  for (int d = 0; fits && d < table.cos.rank(); ++d)
+    fits = table.cos.shape()[d] == 1 || table.cos.shape()[d] == wanted[extra + d];
+  check(fits, "rotary", "angles ", table.cos.shape(), " do not broadcast to x ", x.shape());
+  const auto angles = [&](const Tensor& t) { return compute::contiguous(compute::cast(t, x.dtype())); };
+  return rotate(x, angles(table.cos), angles(table.sin), interleaved, false);
 }
 
 }  // namespace stet

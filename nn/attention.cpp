@@ -102,8 +102,9 @@ Tensor MultiHeadAttention::operator()(const Tensor& x, const AttentionContext& c
         ": expected (batch, T, ", width_, ")");
   const std::int64_t batch = x.shape()[0], length = x.shape()[1];
   const auto heads = [&](const Tensor& y, std::int64_t from, std::int64_t count) {  // a view (batch, count, T, d)
-    const Tensor apart = reshape(y, {batch, length, y.shape()[2] / head_width_, head_width_});
-    return transpose(slice(apart, 2, from, from + count), 1, 2);
+    const std::int64_t all = y.shape()[2] / head_width_;
+    const Tensor apart = reshape(y, {batch, length, all, head_width_});
+    return transpose(count == all ? apart : slice(apart, 2, from, from + count), 1, 2);
   };
   Tensor q, k, v;
   if (qkv_) {

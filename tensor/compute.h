@@ -94,6 +94,9 @@ struct NormWants {
 /// Of layer norm or, without means, of RMS norm; what is not wanted stays undefined.
 NormGradients norm_grad(const Tensor& g, const Tensor& x, const Tensor& weight, const Tensor& mean, const Tensor& rstd,
                         NormWants wants);
+/// x with pairs of features turned by angles; `inverse` turns back. cos and sin are contiguous, of one shape that
+/// broadcasts to x's but for the last axis, which says how many pairs there are.
+Tensor rotary(const Tensor& x, const Tensor& cos, const Tensor& sin, bool interleaved, bool inverse);
 
 // Random numbers.
 /// Takes one draw from the generator, which must outlive a recording that this becomes part of.

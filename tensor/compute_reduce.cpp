@@ -214,4 +214,32 @@ NormGradients norm_grad(const Tensor& g, const Tensor& x, const Tensor& weight, 
   return out;
 }
 
+Tensor rotary(const Tensor& x, const Tensor& cos, const Tensor& sin, bool interleaved, bool inverse) {
+  check_same_device("rotary", x, cos);
+  check_same_device("rotary", x, sin);
+  const int last = x.rank() - 1;
+  const Tensor in = x.strides()[last] == 1 ? x : contiguous(x);
+  const int extra = x.rank() - cos.rank();
+  Rotary job{};
+  job.dtype = x.dtype();
+  job.interleaved = interleaved;
+  job.inverse = inverse;
+  job.width = x.shape()[last];
+  job.half = cos.shape().back();
+  job.rank = last;
+  for (int d = 0; d < last; ++d) {
+    job.rows *= x.shape()[d];
+    job.size[d] = x.shape()[d];
+    job.stride[d] = in.strides()[d];
+    job.angle_stride[d] = d < extra || cos.shape()[d - extra] == 1 ? 0 : cos.strides()[d - extra];
+  }
+  Tensor out = empty(x.shape(), x.options());
+  job.x = in.raw();
+  job.cos = cos.raw();
+  job.sin = sin.raw();
+  job.out = out.raw_mutable();
+  if (out.numel()) kernels(x.device()).rotary(job);
+  return out;
+}
+
 }  // namespace stet::compute

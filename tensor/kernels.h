@@ -106,6 +106,19 @@ struct Attention {
   void* delta = nullptr;    ///< (batch, heads, rows): scratch of the gradient
 };
 
+/// Pairs of features turned by angles: (a, b) -> (a cos - b sin, b cos + a sin). x is (rows, width) with rows of any
+/// strides, whose elements stand next to each other, and so do the angles, (rows, half); out is contiguous. Pairs are
+/// features i and i + half or, interleaved, neighbours; features from 2 half on are copied.
+struct Rotary {
+  DType dtype;  ///< f32 or f64
+  bool interleaved = false, inverse = false;
+  std::int64_t rows = 1, width, half;
+  int rank = 0;  ///< of the rows
+  std::int64_t size[kMaxRank], stride[kMaxRank], angle_stride[kMaxRank];
+  const void *x, *cos, *sin;
+  void* out;
+};
+
 /// Data movement by index along one axis: a table of (outer, n, inner) elements of `size` bytes each.
 struct Indexing {
   DType dtype;
@@ -180,7 +193,8 @@ struct Kernels {
   Fn<Rows> rms_norm = nullptr;     // in x, weight?; scalar eps; out y, rstd?
   Fn<Rows> norm_grad = nullptr;    // of either (no mean: RMS); in g, x, weight?, mean?, rstd; out dx?, dweight?, dbias?
   Fn<Rows> cross_entropy = nullptr;  // in x, target (i64), weight?; scalar smoothing, ignore; out loss, lse - max x
-  Fn<Rows> cross_entropy_grad = nullptr;   // in x, target, weight?, lse - max x, g (rows,); same scalars; out dx
+  Fn<Rows> cross_entropy_grad = nullptr;  // in x, target, weight?, lse - max x, g (rows,); same scalars; out dx
+  Fn<Rotary> rotary = nullptr;
   Fn<Attention> attention = nullptr;       // q, k, v -> out, log_sum?
   Fn<Attention> attention_grad = nullptr;  // q, k, v, out, log_sum, g -> dq?, dk and dv?; delta is scratch
 

@@ -285,9 +285,42 @@ template <class T> void cross_entropy_grad(const Rows& job) {
   on_rows("cross_entropy", job, cross_entropy_grad_kernel<T>, cross_entropy_job<T>(job, true));
 }
 
+template <class T> struct RotaryBody {
+  Rotary job;
+  Pointer<const T> x, cos, sin;
+  Pointer<T> out;
+
+  __device__ void operator()(std::int64_t i) const {
+    const std::int64_t column = i % job.width;
+    std::int64_t rest = i / job.width, row = 0, angle = 0;
+    for (int d = job.rank - 1; d >= 0; --d) {
+      row += rest % job.size[d] * job.stride[d];
+      angle += rest % job.size[d] * job.angle_stride[d];
+      rest /= job.size[d];
+    }
+    if (column >= 2 * job.half) {
+      out[i] = x[row + column];
+      return;
+    }
+    const bool first = job.interleaved ? column % 2 == 0 : column < job.half;
+    const std::int64_t pair = job.interleaved ? column / 2 : column % job.half, apart = job.interleaved ? 1 : job.half;
+    const T turn = job.inverse ? -sin[angle + pair] : sin[angle + pair];
+    const T mine = x[row + column], other = x[first ? row + column + apart : row + column - apart];
+    out[i] = first ? mine * cos[angle + pair] - other * turn : mine * cos[angle + pair] + other * turn;
+  }
+};
+
+template <class T> void rotary(const Rotary& job) {
+  for_each("rotary",
+           RotaryBody<T>{job, static_cast<const T*>(job.x), static_cast<const T*>(job.cos),
+                         static_cast<const T*>(job.sin), static_cast<T*>(job.out)},
+           job.rows * job.width);
+}
+
 }  // namespace
 
 void fill_rows(Kernels& table) {
+  table.rotary = either<rotary<float>, rotary<double>>;
   table.softmax = softmax<false>;
   table.log_softmax = softmax<true>;
   table.logsumexp = either<logsumexp<float>, logsumexp<double>>;

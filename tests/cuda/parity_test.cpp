@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include <stet/autograd/attention.h>
 #include <stet/autograd/ops.h>
 #include <stet/cuda/cuda.h>
 #include <stet/optim/mask.h>
@@ -388,6 +389,27 @@ TEST_CASE("gradients of the norms agree with the CPU's", "[parity]") {
               CHECK(device.bias.defined() == wants.bias);
             }
           }
+}
+
+TEST_CASE("rotations are the CPU's", "[parity]") {
+  if (!test::has_cuda()) return;
+  const auto there = [](const Tensor& t) { return to(t, Device::cuda()); };
+  for (DType dtype : {f32, f64})
+    for (std::int64_t width : {2, 7, 16, 40})
+      for (std::int64_t half : {std::int64_t{1}, width / 2})
+        for (const bool interleaved : {false, true}) {
+          INFO(dtype << ' ' << half << " pairs of " << width << (interleaved ? ", neighbours" : ""));
+          const Tensor x = values({2, 5, 3, width}, dtype, -2, 2, 1), turned = transpose(x, 1, 2);
+          const Tensor cos = values({5, half}, dtype, -1, 1, 2), sin = values({5, half}, dtype, -1, 1, 3);
+          check_row(rotary(turned, {cos, sin}, interleaved),
+                    rotary(transpose(there(x), 1, 2), {there(cos), there(sin)}, interleaved), 0);
+          Tensor leaf = x.clone(), dleaf = there(x).clone();
+          leaf.set_requires_grad();
+          dleaf.set_requires_grad();
+          sum(square(rotary(transpose(leaf, 1, 2), {cos, sin}, interleaved))).backward();
+          sum(square(rotary(transpose(dleaf, 1, 2), {there(cos), there(sin)}, interleaved))).backward();
+          check_row(leaf.grad(), dleaf.grad(), 0);
+        }
 }
 
 TEST_CASE("random draws have the CPU's bits", "[parity]") {

@@ -236,10 +236,43 @@ template <class T> void cross_entropy_grad_rows(const Rows& job) {
   });
 }
 
-/// The table holds one entry for both element types.
-template <void (*F32)(const Rows&), void (*F64)(const Rows&)> void either(const Rows& job) {
-  (job.dtype == DType::f32 ? F32 : F64)(job);
+template <class T> inline void rotate_row(const Rotary& job, const T* __restrict x, const T* __restrict cos,
+                                          const T* __restrict sin, T* __restrict out) {
+  const std::int64_t half = job.half;
+  const T sign = job.inverse ? T(-1) : T(1);
+  if (job.interleaved)
+    for (std::int64_t i = 0; i < half; ++i) {
+      const T a = x[2 * i], b = x[2 * i + 1], turn = sin[i] * sign;
+      out[2 * i] = a * cos[i] - b * turn;
+      out[2 * i + 1] = b * cos[i] + a * turn;
+    }
+  else
+    for (std::int64_t i = 0; i < half; ++i) {
+      const T a = x[i], b = x[half + i], turn = sin[i] * sign;
+      out[i] = a * cos[i] - b * turn;
+      out[half + i] = b * cos[i] + a * turn;
+    }
+  for (std::int64_t i = 2 * half; i < job.width; ++i) out[i] = x[i];
 }
+
+template <class T> void rotary_rows(const Rotary& job) {
+  const T *x = static_cast<const T*>(job.x), *cos = static_cast<const T*>(job.cos),
+          *sin = static_cast<const T*>(job.sin);
+  in_chunks(job.rows, kChunk / job.width + 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      std::int64_t rest = row, at = 0, angle = 0;
+      for (int d = job.rank - 1; d >= 0; --d) {
+        at += rest % job.size[d] * job.stride[d];
+        angle += rest % job.size[d] * job.angle_stride[d];
+        rest /= job.size[d];
+      }
+      rotate_row(job, x + at, cos + angle, sin + angle, static_cast<T*>(job.out) + row * job.width);
+    }
+  });
+}
+
+/// The table holds one entry for both element types.
+template <auto F32, auto F64, class Job> void either(const Job& job) { (job.dtype == DType::f32 ? F32 : F64)(job); }
 
 }  // namespace
 
@@ -250,6 +283,7 @@ void fill_rows(Kernels& table) {
   table.layer_norm = either<layer_norm_rows<float>, layer_norm_rows<double>>;
   table.rms_norm = either<rms_norm_rows<float>, rms_norm_rows<double>>;
   table.norm_grad = either<norm_grad<float>, norm_grad<double>>;
+  table.rotary = either<rotary_rows<float>, rotary_rows<double>>;
   table.cross_entropy = either<cross_entropy_rows<float>, cross_entropy_rows<double>>;
   table.cross_entropy_grad = either<cross_entropy_grad_rows<float>, cross_entropy_grad_rows<double>>;
 }
