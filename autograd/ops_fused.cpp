@@ -11,6 +11,17 @@
 namespace stet {
 namespace {
 
+/// The gradients of a norm. In a residual stream its input has one already, from the way around: this one is added to
+/// it.
+void give_norm(Backward& pass, const Tensor& g, const Tensor& x, const Tensor& weight, const Tensor& mean,
+               const Tensor& rstd, bool bias) {
+  const Tensor* sum = pass.needs(0) ? pass.sum_so_far(0) : nullptr;
+  auto [dx, dw, db] = compute::norm_grad(g, x, weight, mean, rstd, {pass.needs(0), pass.needs(1), bias}, sum);
+  if (dx.defined()) pass.give(0, std::move(dx));
+  if (dw.defined()) pass.give(1, std::move(dw));
+  if (db.defined()) pass.give(2, std::move(db));
+}
+
 struct LayerNormDerivative {
   static constexpr std::string_view name = "layer_norm";
   Saved x, weight;
@@ -26,10 +37,7 @@ struct LayerNormDerivative {
     const Tensor &g = pass.grad(), &in = pass.get(x);
     const Tensor w = weight.defined() ? pass.get(weight) : Tensor();
     if (grad_enabled()) return composed(pass, g, in, w);
-    auto [dx, dw, db] = compute::norm_grad(g, in, w, mean, rstd, {pass.needs(0), pass.needs(1), pass.needs(2)});
-    if (pass.needs(0)) pass.give(0, std::move(dx));
-    if (pass.needs(1)) pass.give(1, std::move(dw));
-    if (pass.needs(2)) pass.give(2, std::move(db));
+    give_norm(pass, g, in, w, mean, rstd, pass.needs(2));
   }
   /// dx = rstd (gw - mean(gw) - xhat mean(gw xhat)) as a function of x, so that it can be differentiated
   /// again.
@@ -65,9 +73,7 @@ struct RmsNormDerivative {
     const Tensor &g = pass.grad(), &in = pass.get(x);
     const Tensor w = weight.defined() ? pass.get(weight) : Tensor();
     if (grad_enabled()) return composed(pass, g, in, w);
-    auto [dx, dw, db] = compute::norm_grad(g, in, w, {}, rstd, {pass.needs(0), pass.needs(1), false});
-    if (pass.needs(0)) pass.give(0, std::move(dx));
-    if (pass.needs(1)) pass.give(1, std::move(dw));
+    give_norm(pass, g, in, w, {}, rstd, false);
   }
   /// dx = rstd (gw - xhat mean(gw xhat)) as a function of x, so that it can be differentiated again.
   void composed(Backward& pass, const Tensor& g, const Tensor& in, const Tensor& w) const {

@@ -91,9 +91,10 @@ struct NormGradients {
 struct NormWants {
   bool x, weight, bias;
 };
-/// Of layer norm or, without means, of RMS norm; what is not wanted stays undefined.
+/// Of layer norm or, without means, of RMS norm; what is not wanted stays undefined. With `sum`, contiguous, that of x
+/// is added to it and not given.
 NormGradients norm_grad(const Tensor& g, const Tensor& x, const Tensor& weight, const Tensor& mean, const Tensor& rstd,
-                        NormWants wants);
+                        NormWants wants, const Tensor* sum = nullptr);
 /// x with pairs of features turned by angles; `inverse` turns back. cos and sin are contiguous, of one shape that
 /// broadcasts to x's but for the last axis, which says how many pairs there are.
 Tensor rotary(const Tensor& x, const Tensor& cos, const Tensor& sin, bool interleaved, bool inverse);

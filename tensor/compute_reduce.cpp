@@ -192,7 +192,7 @@ RmsNorm rms_norm(const Tensor& x, const Tensor& weight, double eps, bool keep_st
 }
 
 NormGradients norm_grad(const Tensor& g, const Tensor& x, const Tensor& weight, const Tensor& mean, const Tensor& rstd,
-                        NormWants wants) {
+                        NormWants wants, const Tensor* sum) {
   const Tensor grad = contiguous(g), in = contiguous(x), w = weight.defined() ? contiguous(weight) : weight;
   Rows job = rows_of(in, mean.defined() ? "layer_norm" : "rms_norm");
   NormGradients out;
@@ -200,7 +200,7 @@ NormGradients norm_grad(const Tensor& g, const Tensor& x, const Tensor& weight, 
     if (!wanted) return Tensor();
     return job.rows ? empty(shape, x.options()) : zeros(shape, x.options());
   };
-  out.x = make(wants.x, x.shape());
+  out.x = make(wants.x && !sum, x.shape());
   out.weight = make(wants.weight, {job.n});
   out.bias = make(wants.bias, {job.n});
   job.in[0] = grad.raw();
@@ -210,6 +210,8 @@ NormGradients norm_grad(const Tensor& g, const Tensor& x, const Tensor& weight, 
   job.in[4] = rstd.raw();
   int place = 0;
   for (const Tensor* t : {&out.x, &out.weight, &out.bias}) job.out[place++] = t->defined() ? t->raw_mutable() : nullptr;
+  if (sum) job.out[0] = sum->raw_mutable();
+  job.scalar[0] = sum ? 1 : 0;
   if (job.rows) kernels(x.device()).norm_grad(job);
   return out;
 }

@@ -191,7 +191,8 @@ struct Kernels {
   Fn<Rows> logsumexp = nullptr;    // in x; out (rows,)
   Fn<Rows> layer_norm = nullptr;   // in x, weight?, bias?; scalar eps; out y, mean?, rstd?
   Fn<Rows> rms_norm = nullptr;     // in x, weight?; scalar eps; out y, rstd?
-  Fn<Rows> norm_grad = nullptr;    // of either (no mean: RMS); in g, x, weight?, mean?, rstd; out dx?, dweight?, dbias?
+  /// Of either (no mean: RMS). In g, x, weight?, mean?, rstd; scalar 1: dx is added; out dx?, dweight?, dbias?
+  Fn<Rows> norm_grad = nullptr;
   Fn<Rows> cross_entropy = nullptr;  // in x, target (i64), weight?; scalar smoothing, ignore; out loss, lse - max x
   Fn<Rows> cross_entropy_grad = nullptr;  // in x, target, weight?, lse - max x, g (rows,); same scalars; out dx
   Fn<Rotary> rotary = nullptr;

@@ -103,6 +103,7 @@ template <class T> struct NormGradJob {
   std::int64_t rows, n;
   Pointer<const T> g, x, weight, mean, rstd;  // no mean: RMS norm
   Pointer<T> dx;
+  bool add;  // to what is there
 
   __device__ __forceinline__ T normalized(std::int64_t row, std::int64_t i) const {
     const T value = x[row * n + i];
@@ -120,7 +121,10 @@ template <class T> __global__ void norm_grad_kernel(NormGradJob<T> job) {
   const auto gw = [&](std::int64_t i) { return job.weight ? g[i] * job.weight[i] : g[i]; };
   const T a = job.mean ? row.sum(gw) * over_n : T(0);
   const T b = row.sum([&](std::int64_t i) { return gw(i) * job.normalized(row.number, i); }) * over_n;
-  row.each([&](std::int64_t i) { dx[i] = rstd * (gw(i) - a - job.normalized(row.number, i) * b); });
+  row.each([&](std::int64_t i) {
+    const T value = rstd * (gw(i) - a - job.normalized(row.number, i) * b);
+    dx[i] = job.add ? dx[i] + value : value;
+  });
 }
 
 constexpr int kColumns = 32, kRowThreads = 8;
@@ -258,8 +262,8 @@ template <class T> void norm_sums(const Rows& job, const NormGradJob<T>& with) {
 }
 
 template <class T> void norm_grad(const Rows& job) {
-  const NormGradJob<T> with{job.rows,      job.n,         in<T>(job, 0), in<T>(job, 1),
-                            in<T>(job, 2), in<T>(job, 3), in<T>(job, 4), out<T>(job, 0)};
+  const NormGradJob<T> with{job.rows,      job.n,         in<T>(job, 0),  in<T>(job, 1),     in<T>(job, 2),
+                            in<T>(job, 3), in<T>(job, 4), out<T>(job, 0), job.scalar[0] != 0};
   if (job.out[0]) on_rows("norm_grad", job, norm_grad_kernel<T>, with);
   if (job.out[1] || job.out[2]) norm_sums(job, with);
 }

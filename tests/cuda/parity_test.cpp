@@ -384,6 +384,13 @@ TEST_CASE("gradients of the norms agree with the CPU's", "[parity]") {
               if (wants.x) check_sums(host.x, device.x, column * (whole + stet::mean(gw, {-1}, true)) * 2.0);
               if (wants.weight) check_sums(host.weight, device.weight, sum(abs(g) * size, {0}));
               if (wants.bias) check_sums(host.bias, device.bias, sum(abs(g), {0}));
+              if (wants.x) {
+                const Tensor start = values({m, n}, dtype, -1, 1, 6), so_far = start.clone(), there_too = there(start);
+                compute::norm_grad(g, x, w, mean, rstd, wants, &so_far);
+                compute::norm_grad(there(g), there(x), there(w), there(mean), there(rstd), wants, &there_too);
+                CHECK(sum(abs(so_far - (start + host.x))).item() == 0);
+                CHECK(sum(abs(there_too - (there(start) + device.x))).item() == 0);
+              }
               CHECK(device.x.defined() == wants.x);
               CHECK(device.weight.defined() == wants.weight);
               CHECK(device.bias.defined() == wants.bias);

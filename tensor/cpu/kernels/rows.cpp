@@ -129,10 +129,11 @@ template <class T> struct ColumnSums {
   T* out_;
 };
 
-/// One row of norm_grad_rows; dw and db gather what it adds to the gradients of weight and bias.
+/// One row of norm_grad_rows; dw and db gather what it adds to the gradients of weight and bias. `gw` is scratch.
 template <class T, bool centred> inline void norm_grad_row(std::int64_t n, const T* __restrict g, const T* __restrict x,
                                                            const T* __restrict weight, T mean, T rstd, T* __restrict dx,
-                                                           T* __restrict dw, T* __restrict db) {
+                                                           bool add, T* __restrict gw, T* __restrict dw,
+                                                           T* __restrict db) {
   const auto normalized = [=](std::int64_t i) { return centred ? (x[i] - mean) * rstd : x[i] * rstd; };
   if (dw)
     for (std::int64_t i = 0; i < n; ++i) dw[i] = dw[i] + g[i] * normalized(i);
@@ -140,18 +141,19 @@ template <class T, bool centred> inline void norm_grad_row(std::int64_t n, const
     for (std::int64_t i = 0; i < n; ++i) db[i] = db[i] + g[i];
   if (!dx) return;
   const T over_n = T(1) / static_cast<T>(n);
-  for (std::int64_t i = 0; i < n; ++i) dx[i] = weight ? g[i] * weight[i] : g[i];
+  for (std::int64_t i = 0; i < n; ++i) gw[i] = weight ? g[i] * weight[i] : g[i];
   T a = T(0);
-  if constexpr (centred) a = reduce_tree<Sum, T>(0, n, [=](std::int64_t i) { return dx[i]; }) * over_n;
-  const T b = reduce_tree<Sum, T>(0, n, [=](std::int64_t i) { return dx[i] * normalized(i); }) * over_n;
-  if constexpr (centred)
-    for (std::int64_t i = 0; i < n; ++i) dx[i] = rstd * (dx[i] - a - normalized(i) * b);
+  if constexpr (centred) a = reduce_tree<Sum, T>(0, n, [=](std::int64_t i) { return gw[i]; }) * over_n;
+  const T b = reduce_tree<Sum, T>(0, n, [=](std::int64_t i) { return gw[i] * normalized(i); }) * over_n;
+  const auto value = [=](std::int64_t i) { return rstd * ((centred ? gw[i] - a : gw[i]) - normalized(i) * b); };
+  if (add)
+    for (std::int64_t i = 0; i < n; ++i) dx[i] = dx[i] + value(i);
   else
-    for (std::int64_t i = 0; i < n; ++i) dx[i] = rstd * (dx[i] - normalized(i) * b);
+    for (std::int64_t i = 0; i < n; ++i) dx[i] = value(i);
 }
 
 /// dx = rstd (gw - mean(gw) - xhat mean(gw xhat)) with gw = g * weight, without mean(gw) for RMS norm;
-/// dweight = sum g xhat and dbias = sum g over the rows.
+/// dweight = sum g xhat and dbias = sum g over the rows. Where asked to, dx is added to what is there.
 template <class T, bool centred> void norm_grad_rows(const Rows& job) {
   const T *g = static_cast<const T*>(job.in[0]), *x = static_cast<const T*>(job.in[1]);
   const T* weight = static_cast<const T*>(job.in[2]);
@@ -160,12 +162,17 @@ template <class T, bool centred> void norm_grad_rows(const Rows& job) {
   const std::int64_t few = kChunk / (job.n > 0 ? job.n : 1), rows = few < 8 ? 8 : few > 64 ? 64 : few;
   const std::int64_t pieces = (job.rows + rows - 1) / rows;
   ColumnSums<T> dw(job.out[1], pieces, job.n), db(job.out[2], pieces, job.n);
-  parallel_for(pieces, [&](std::int64_t piece) {
-    T *const dw_piece = dw.piece(piece), *const db_piece = db.piece(piece);
-    const std::int64_t end = (piece + 1) * rows < job.rows ? (piece + 1) * rows : job.rows;
-    for (std::int64_t row = piece * rows; row < end; ++row)
-      norm_grad_row<T, centred>(job.n, g + row * job.n, x + row * job.n, weight, centred ? means[row] : T(0),
-                                rstds[row], dx ? dx + row * job.n : nullptr, dw_piece, db_piece);
+  in_chunks(pieces, kChunk / (rows * job.n) + 1, [&](std::int64_t begin, std::int64_t end) {
+    T* const gw = new T[static_cast<std::size_t>(job.n)];
+    for (std::int64_t piece = begin; piece < end; ++piece) {
+      T *const dw_piece = dw.piece(piece), *const db_piece = db.piece(piece);
+      const std::int64_t last = (piece + 1) * rows < job.rows ? (piece + 1) * rows : job.rows;
+      for (std::int64_t row = piece * rows; row < last; ++row)
+        norm_grad_row<T, centred>(job.n, g + row * job.n, x + row * job.n, weight, centred ? means[row] : T(0),
+                                  rstds[row], dx ? dx + row * job.n : nullptr, job.scalar[0] != 0, gw, dw_piece,
+                                  db_piece);
+    }
+    delete[] gw;
   });
   dw.join();
   db.join();
