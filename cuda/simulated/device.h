@@ -179,14 +179,10 @@ STET_SHUFFLE(__shfl_xor_sync, int, me ^ by)
 #undef STET_SHUFFLE
 #undef STET_WHERE
 
-#define STET_ATOMIC(name, next)                                      \
-  template <class T> T name(T* at, std::type_identity_t<T> v) {      \
-    return stet::simulated::change(at, [v](T old) { return next; }); \
-  }
-STET_ATOMIC(atomicAdd, static_cast<unsigned long long>(old) + static_cast<unsigned long long>(v))
-STET_ATOMIC(atomicMax, old < v ? v : old)
-STET_ATOMIC(atomicMin, v < old ? v : old)
-#undef STET_ATOMIC
+template <class T> T atomicAdd(T* at, std::type_identity_t<T> v) {
+  const auto add = [v](T old) { return static_cast<unsigned long long>(old) + static_cast<unsigned long long>(v); };
+  return stet::simulated::change(at, add);
+}
 template <class T> T atomicCAS(T* at, std::type_identity_t<T> expected, std::type_identity_t<T> v) {
   return stet::simulated::change(at, [=](T old) { return old == expected ? v : old; });
 }

@@ -9,6 +9,9 @@
 
 namespace stet::simulated {
 
+inline constexpr std::size_t kGuard = 64;  // bytes behind an allocation, on both sides of a shared array
+inline constexpr unsigned char kPoison = 0xff;
+
 std::recursive_mutex& mutex();
 
 /// A refused call: it changed nothing and the device goes on. Any other Error makes the device unusable.

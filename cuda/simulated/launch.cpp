@@ -23,8 +23,8 @@ std::uint64_t running_block = 1;
 namespace {
 
 constexpr unsigned kThreads = 1024, kWarp = 32;
-constexpr std::size_t kShared = 48 << 10, kArrays = 64, kGuard = 64;
-constexpr unsigned char kPoison = 0xff, kGuardByte = 0xab;
+constexpr std::size_t kShared = 48 << 10, kArrays = 64;
+constexpr unsigned char kGuardByte = 0xab;
 
 const char* const seed_text = std::getenv("STET_SIMULATED_SEED");
 std::mt19937_64 draw(seed_text ? std::strtoull(seed_text, nullptr, 10) : 1);
@@ -62,16 +62,13 @@ struct Warp {  // lanes that wait for the rest of their mask
 struct Machine {  // without a destructor, since kernels may run late
   const char* kernel = nullptr;
   const Work* body = nullptr;
-  unsigned threads = 0, exited = 0;
-  bool flat = true;      // threads are numbered in x alone
-  unsigned arrived = 0;  // at the barrier
+  unsigned threads = 0, exited = 0, arrived = 0;  // at the barrier
+  bool flat = true;                               // threads are numbered in x alone
   Site barrier{};
   std::array<Warp, kThreads / kWarp> warps;
-  std::array<unsigned, kThreads> runnable{};  // threads that may go on or have not begun; the last is the next
-  unsigned runnable_count = 0;
-  std::array<Fiber*, kThreads> waiting{};  // null: has not begun, or has ended
-  std::array<Fiber*, kThreads> idle{};
-  unsigned idle_count = 0;
+  std::array<unsigned, kThreads> runnable{};       // threads that may go on or have not begun; the last is the next
+  std::array<Fiber*, kThreads> waiting{}, idle{};  // waiting null: has not begun, or has ended
+  unsigned runnable_count = 0, idle_count = 0, array_count = 0;
   Fiber host;
   Fiber* current = nullptr;
   std::string* error = nullptr;
@@ -80,7 +77,6 @@ struct Machine {  // without a destructor, since kernels may run late
   alignas(16) std::array<char, kShared + kArrays * 2 * kGuard> shared{};
   std::size_t shared_used = 0;
   std::array<const SharedSite*, kArrays> arrays{};
-  unsigned array_count = 0;
 };
 Machine m;
 
@@ -197,8 +193,7 @@ void check_guards() {
 
 void run_block() {
   ++running_block;
-  m.exited = m.arrived = m.runnable_count = m.array_count = 0;
-  m.shared_used = 0;
+  m.shared_used = m.exited = m.arrived = m.runnable_count = m.array_count = 0;
   release_threads();
   for (unsigned w = 0; w * kWarp < m.threads; ++w) m.warps[w].arrived = 0;
   go_to(successor());

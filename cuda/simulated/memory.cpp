@@ -19,8 +19,7 @@ std::size_t blocks_freed = 0;
 
 namespace {
 
-constexpr std::size_t kPage = 4096, kGuard = 64, kRange = std::size_t{1} << 38;
-constexpr unsigned char kPoison = 0xff;
+constexpr std::size_t kPage = 4096, kRange = std::size_t{1} << 38;
 
 struct Block {
   std::size_t bytes, in_use;

@@ -113,8 +113,9 @@ template <class T> void check_memory(const Product& p) {
   check("A: ", p.pa, p.a);
   check("B: ", p.pb, p.b);
   check("D: ", p.pd, p.d);
-  if (p.desc.epilogue & CUBLASLT_EPILOGUE_BIAS) check("bias: ", p.desc.bias, {p.d.type, p.d.rows, 1, p.d.rows});
-  if (p.desc.epilogue & CUBLASLT_EPILOGUE_BGRADB) check("sums of B: ", p.desc.bias, {p.d.type, p.d.cols, 1, p.d.cols});
+  const std::int64_t n = p.desc.epilogue & CUBLASLT_EPILOGUE_BGRADB ? p.d.cols : p.d.rows;
+  if (p.desc.epilogue & (CUBLASLT_EPILOGUE_BIAS | CUBLASLT_EPILOGUE_BGRADB))
+    check("bias: ", p.desc.bias, {p.d.type, n, 1, n});
 }
 
 template <class T> void multiply(const Product& p) {
