@@ -139,7 +139,7 @@ template <class Job, class Run> void in_groups(const std::vector<const Job*>& jo
 
 template <class Rule, class T> void launch_all(const std::vector<const Update*>& group) {
   in_groups(group,
-            []<int capacity>(const Update* const* jobs, std::int64_t n) { launch_group<Rule, T, capacity>(jobs, n); });
+            [&]<int capacity>(const Update* const* jobs, std::int64_t n) { launch_group<Rule, T, capacity>(jobs, n); });
 }
 
 template <class Rule> void update(const Update* jobs, std::int64_t count) {
