@@ -345,10 +345,6 @@ template <class T> void attention_grad(const Attention& job) {
     });
 }
 
-template <void (*F32)(const Attention&), void (*F64)(const Attention&)> void either(const Attention& job) {
-  (job.dtype == DType::f32 ? F32 : F64)(job);
-}
-
 }  // namespace
 
 void fill_attention(Kernels& table) {

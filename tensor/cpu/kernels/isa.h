@@ -38,4 +38,7 @@ template <class Body> inline void in_chunks(std::int64_t count, std::int64_t chu
   });
 }
 
+/// Where the table holds one entry for both element types.
+template <auto F32, auto F64, class Job> void either(const Job& job) { (job.dtype == DType::f32 ? F32 : F64)(job); }
+
 }  // namespace stet::cpu::STET_ISA

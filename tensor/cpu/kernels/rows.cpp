@@ -276,9 +276,6 @@ template <class T> void rotary_rows(const Rotary& job) {
   });
 }
 
-/// The table holds one entry for both element types.
-template <auto F32, auto F64, class Job> void either(const Job& job) { (job.dtype == DType::f32 ? F32 : F64)(job); }
-
 }  // namespace
 
 void fill_rows(Kernels& table) {
