@@ -1,6 +1,6 @@
 // Products of larger matrices (Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication"). B is
 // copied into panels as wide as a tile, once and by all threads: however many pieces C is cut into, nothing is packed
-// twice. A is read where it lies; a transposed one goes into panels too. Each tile of C is written from registers.
+// twice. A is read where it lies, or goes into panels too (turns()). Each tile of C is written from registers.
 #include <stet/tensor/cpu/kernels/tile.h>
 
 namespace stet::cpu::STET_ISA {
@@ -12,6 +12,10 @@ constexpr std::int64_t kHeight = 96;   // rows of a piece: what it reads of A st
 
 inline std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 inline std::int64_t pieces(std::int64_t size, std::int64_t piece) { return (size + piece - 1) / piece; }
+
+/// Whether a transposed A goes into panels. Read where it lies, rows a multiple of 4 KiB apart share few places in the
+/// cache; a tile of few rows takes a small part of each line and comes back when it is gone.
+inline bool turns(const Gemm& job) { return kMaxRows < 12 && job.transpose_a && job.lda % 1024 == 0; }
 
 /// The part of the product that is packed and multiplied at once.
 struct Part {
@@ -61,7 +65,7 @@ void turn_panel(const float* from, std::int64_t ld, std::int64_t depth, std::int
 /// Some panels of B, or of a transposed A, are one piece of work.
 void pack(const Gemm& job, const float* a, const float* b, const Part& part, float* panels, float* tall) {
   constexpr std::int64_t wide = 4 * kPanel, high = 8 * kMaxRows;
-  const std::int64_t across = pieces(part.cols, wide), down = job.transpose_a ? pieces(part.rows, high) : 0;
+  const std::int64_t across = pieces(part.cols, wide), down = turns(job) ? pieces(part.rows, high) : 0;
   parallel_for(across + down, [&](std::int64_t i) {
     if (i < across) {
       const std::int64_t col = i * wide, count = least(wide, part.cols - col);
@@ -98,9 +102,11 @@ void piece(const Gemm& job, const float* a, const float* panels, const float* ta
     for (std::int64_t first = row; first < row + rows; first += kMaxRows)
       with_rows(least(kMaxRows, row + rows - first), [&](auto r) {
         float* out = c + first * job.ldc + col;
-        if (job.transpose_a)
+        if (turns(job))
           tile<r.value>(tall + (first - part.row) * part.depth, 1, kMaxRows, panel, out, job.ldc, part.depth, cols,
                         accumulate);
+        else if (job.transpose_a)
+          tile<r.value>(a + part.k * job.lda + first, 1, job.lda, panel, out, job.ldc, part.depth, cols, accumulate);
         else tile<r.value>(a + first * job.lda + part.k, job.lda, 1, panel, out, job.ldc, part.depth, cols, accumulate);
       });
   }
@@ -130,11 +136,11 @@ std::int64_t panel_floats(const Gemm& job) { return pieces(least(job.n, kWidth),
 }  // namespace
 
 std::int64_t packed_floats(const Gemm& job) {
-  return panel_floats(job) + (job.transpose_a ? pieces(least(job.m, kWidth), kMaxRows) * kMaxRows * depth_of(job) : 0);
+  return panel_floats(job) + (turns(job) ? pieces(least(job.m, kWidth), kMaxRows) * kMaxRows * depth_of(job) : 0);
 }
 
 void packed_gemm(const Gemm& job, const float* a, const float* b, float* c, float* scratch) {
-  const std::int64_t depth = depth_of(job), height = job.transpose_a ? kWidth : job.m;
+  const std::int64_t depth = depth_of(job), height = turns(job) ? kWidth : job.m;
   float* tall = scratch + panel_floats(job);
   for (std::int64_t col = 0; col < job.n; col += kWidth)
     for (std::int64_t k = 0; k < job.k; k += depth)
