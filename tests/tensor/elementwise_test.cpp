@@ -171,11 +171,11 @@ TEST_CASE("reductions agree with plain loops", "[reduce]") {
 }
 
 TEST_CASE("matrix products agree with plain loops within 8 eps (|A| |B|)", "[matmul]") {
-  // Edges of tiles; several blocks along k, n and m; one row; a sum that is left to OpenBLAS.
+  // Edges of tiles; several blocks along k, n and m; one row; a sum that is left to OpenBLAS; rows 4 KiB apart.
   const std::vector<std::array<std::int64_t, 3>> sizes{
-      {1, 1, 1},       {10, 100, 784}, {100, 784, 10}, {3, 5, 7},     {17, 33, 65},  {64, 10, 256}, {49, 17, 100},
-      {129, 130, 131}, {6, 16, 2},     {7, 24, 70},    {2, 200, 300}, {5, 0, 3},     {4, 3, 0},     {200, 70, 900},
-      {70, 1100, 99},  {1100, 30, 80}, {61, 41, 600},  {1, 71, 300},  {66, 50, 4200}};
+      {1, 1, 1},       {10, 100, 784}, {100, 784, 10}, {3, 5, 7},     {17, 33, 65},   {64, 10, 256},  {49, 17, 100},
+      {129, 130, 131}, {6, 16, 2},     {7, 24, 70},    {2, 200, 300}, {5, 0, 3},      {4, 3, 0},      {200, 70, 900},
+      {70, 1100, 99},  {1100, 30, 80}, {61, 41, 600},  {1, 71, 300},  {66, 50, 4200}, {2048, 19, 400}};
   Generator generator(11);
   for (const auto& [m, n, k] : sizes)
     for (int flip = 0; flip < 4; ++flip) {
@@ -199,7 +199,8 @@ TEST_CASE("matrix products agree with plain loops within 8 eps (|A| |B|)", "[mat
 }
 
 TEST_CASE("a product is added to what is there", "[matmul]") {
-  const std::vector<std::array<std::int64_t, 3>> sizes{{10, 12, 20}, {200, 70, 300}, {64, 64, 900}, {100, 33, 100}};
+  const std::vector<std::array<std::int64_t, 3>> sizes{
+      {10, 12, 20}, {200, 70, 300}, {64, 64, 900}, {100, 33, 100}, {1024, 33, 500}};  // rows 4 KiB apart
   for (const auto& [m, n, k] : sizes)
     for (int flip = 0; flip < 4; ++flip) {
       const Tensor a = spread(flip & 1 ? Shape{k, m} : Shape{m, k}, -1, 1, 1, f32);
