@@ -103,8 +103,11 @@ Tensor MultiHeadAttention::operator()(const Tensor& x, const AttentionContext& c
   const std::int64_t batch = x.shape()[0], length = x.shape()[1];
   const auto heads = [&](const Tensor& y, std::int64_t from, std::int64_t count) {  // a view (batch, count, T, d)
     const std::int64_t all = y.shape()[2] / head_width_;
-    const Tensor apart = reshape(y, {batch, length, all, head_width_});
-    return transpose(count == all ? apart : slice(apart, 2, from, from + count), 1, 2);
+    const int axis = length == 1 ? 1 : 2;  // of one token alone T and heads change places by name
+    const Tensor apart =
+        reshape(y, axis == 1 ? Shape{batch, all, 1, head_width_} : Shape{batch, length, all, head_width_});
+    const Tensor mine = count == all ? apart : slice(apart, axis, from, from + count);
+    return axis == 1 ? mine : transpose(mine, 1, 2);
   };
   Tensor q, k, v;
   if (qkv_) {
@@ -126,7 +129,8 @@ Tensor MultiHeadAttention::operator()(const Tensor& x, const AttentionContext& c
     check(!grad_enabled(), "MultiHeadAttention", "'", path(), "': attentions are kept inside NoGrad alone");
     context.attentions->push_back(attention_probabilities(q, k, options(context)));
   }
-  const Tensor joined = reshape(transpose(attend(q, k, v, context), 1, 2), {batch, length, heads_ * head_width_});
+  const Tensor each = attend(q, k, v, context);
+  const Tensor joined = reshape(length == 1 ? each : transpose(each, 1, 2), {batch, length, heads_ * head_width_});
   return (*out_)(joined);
 }
 

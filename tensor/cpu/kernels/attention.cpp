@@ -313,7 +313,27 @@ template <class T> void sums_of_products(const Attention& job) {
   });
 }
 
-template <class T> void attention(const Attention& job) {
+/// One row of each head, as in decoding: the heads that share their keys are the rows of one.
+Attention by_group(Attention job) {
+  const std::int64_t group = job.heads / job.kv_heads;
+  if (job.rows != 1 || group == 1 || job.window > 0) return job;
+  const auto turn = [group](auto& operand) {
+    operand.stride[2] = operand.stride[1];
+    operand.stride[1] *= group;
+  };
+  turn(job.q);
+  turn(job.out);
+  turn(job.keep[0]);
+  turn(job.keep[1]);
+  turn(job.bias);
+  job.heads = job.kv_heads;
+  job.rows = group;
+  job.causal = false;  // a last row sees all keys
+  return job;
+}
+
+template <class T> void attention(const Attention& given) {
+  const Attention job = by_group(given);
   const std::int64_t heads = job.batch * job.heads, wide = (job.rows + kRows * kBlocks - 1) / (kRows * kBlocks);
   const std::int64_t rows = heads * wide >= 16 ? kRows * kBlocks : kRows, blocks = (job.rows + rows - 1) / rows;
   const std::int64_t work = most(1, least(rows, job.rows) * job.keys * (job.width + job.value_width));
