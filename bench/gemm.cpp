@@ -25,14 +25,23 @@ struct Product {
 };
 
 constexpr Product kProducts[] = {
-    {"small GPT, forward", false, true, 1152, 512, 128}, {"small GPT, forward", false, true, 1152, 128, 512},
-    {"small GPT, input", false, false, 1152, 128, 384},  {"small GPT, weight", true, false, 512, 128, 1152},
-    {"MiniLM, forward", false, true, 2048, 384, 384},    {"MiniLM, forward", false, true, 2048, 1536, 384},
-    {"MiniLM, forward", false, true, 2048, 384, 1536},   {"MiniLM, input", false, false, 2048, 384, 1536},
-    {"MiniLM, weight", true, false, 1536, 384, 2048},    {"GPT-2, forward", false, true, 256, 768, 768},
-    {"GPT-2, forward", false, true, 256, 3072, 768},     {"GPT-2, head", false, true, 256, 50257, 768},
-    {"GPT-2, weight", true, false, 3072, 768, 256},      {"perceptron, forward", false, true, 128, 256, 784},
-    {"perceptron, weight", true, false, 256, 784, 128},  {"square", false, false, 200, 200, 200},
+    {"small GPT, forward", false, true, 1152, 512, 128},
+    {"small GPT, forward", false, true, 1152, 128, 512},
+    {"small GPT, input", false, false, 1152, 128, 384},
+    {"small GPT, weight", true, false, 512, 128, 1152},
+    {"MiniLM, forward", false, true, 2048, 384, 384},
+    {"MiniLM, forward", false, true, 2048, 1536, 384},
+    {"MiniLM, forward", false, true, 2048, 384, 1536},
+    {"MiniLM, input", false, false, 2048, 384, 1536},
+    {"MiniLM, weight", true, false, 1536, 384, 2048},
+    {"GPT-2, forward", false, true, 256, 768, 768},
+    {"GPT-2, forward", false, true, 256, 3072, 768},
+    {"GPT-2, head", false, true, 256, 50257, 768},
+    {"GPT-2, weight", true, false, 3072, 768, 256},
+    {"GPT-2, head input", false, false, 256, 768, 50257},
+    {"perceptron, forward", false, true, 128, 256, 784},
+    {"perceptron, weight", true, false, 256, 784, 128},
+    {"square", false, false, 200, 200, 200},
     {"square", false, false, 1024, 1024, 1024},
 };
 

@@ -1,6 +1,6 @@
-// GEMM: kernels/gemm.cpp for small products, kernels/packed.cpp for most others, and OpenBLAS, single-threaded inside
-// the project's own pool. The product is cut into tiles whose size depends on the shape alone; each gets its bias and
-// activation in cache.
+// GEMM: kernels/gemm.cpp for small products, kernels/packed.cpp for large ones, and OpenBLAS for f64 and batches of
+// products in between, single-threaded inside the project's own pool. The product is cut into tiles whose size depends
+// on the shape alone; each gets its bias and activation in cache.
 #include <cblas.h>
 
 #include <algorithm>
@@ -84,12 +84,9 @@ template <class T, class Epilogue> void blas_gemm(const Gemm& job, Epilogue epil
   for_tiles<T>(job, tiles_for(job.m, job.n, k, 2'500'000, area), multiply, epilogue);
 }
 
-/// Where packing once for all threads is the better choice: OpenBLAS is ahead for very long sums, whose C is read and
-/// written many times here, and for tables as wide as a vocabulary.
-bool packed_serves(const Gemm& job) {
-  const bool many = job.batch > 1 && job.m * job.n * job.k < 8'000'000;  // then each thread takes matrices of its own
-  return job.k > 0 && job.k <= 4096 && !many && !(job.transpose_b && job.n > 8192);
-}
+/// Where packing once for all threads is the better choice: not for many small matrices, of which each thread takes
+/// some.
+bool packed_serves(const Gemm& job) { return job.k > 0 && (job.batch == 1 || job.m * job.n * job.k >= 8'000'000); }
 
 /// Each matrix of the batch by all threads. False where there is no memory for the panels.
 bool packed_gemm(const Gemm& job, const GemmParts& parts) {
