@@ -162,7 +162,8 @@ template <class T> void take(T& field, const void* value, std::size_t bytes) {
 }
 
 inline cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) {
-  return status([=] { *handle = new cublasLtContext; });
+  // One thread: a product's bits do not depend on the machine, and ThreadSanitizer cannot see OpenBLAS's own.
+  return status([=] { openblas_set_num_threads(1), *handle = new cublasLtContext; });
 }
 
 inline cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* desc, cublasComputeType_t compute,
