@@ -286,4 +286,8 @@ TEST_CASE("rotary positions", "[attention]") {
   }
   says([&] { rotary(zeros({2, 5, 8}, f64), table); }, "(4, 3)");
   says([&] { rotary(zeros({4, 4}, f64), table); }, "6 rotated features of 4");
+  says([&] { rotary(zeros({4, 8}, i64), table); }, "[rotary] x holds i64: expected floating point");
+  const Tensor low = rotary(cast(x, bf16), table);
+  CHECK(low.dtype() == bf16);
+  CHECK(max(abs(cast(low, f64) - rotary(cast(cast(x, bf16), f64), table))).item() < 0x1p-7);
 }
