@@ -147,7 +147,10 @@ Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias = {}, Activat
 
 Tensor cat(const std::vector<Tensor>& parts, std::int64_t axis = 0);
 Tensor stack(const std::vector<Tensor>& parts, std::int64_t axis = 0);
-/// Pieces of `size` along an axis; the last may be shorter.
+/// Pieces of these sizes along an axis, which they fill. Their gradients are written side by side, where those of as
+/// many slices would be added up.
+std::vector<Tensor> split(const Tensor& x, const std::vector<std::int64_t>& sizes, std::int64_t axis = 0);
+/// Pieces of `size`; the last may be shorter.
 std::vector<Tensor> split(const Tensor& x, std::int64_t size, std::int64_t axis = 0);
 Tensor gather(const Tensor& x, std::int64_t axis, const Tensor& index);
 /// A copy of x with source added at index; repeated indices add up in order.

@@ -1,6 +1,7 @@
 // Views and data movement by index. The derivative of a view is the view back; that of a selection is a sum
 // into zeros at the same place.
 #include <algorithm>
+#include <memory>
 #include <numeric>
 
 #include <stet/autograd/node.h>
@@ -71,6 +72,43 @@ Tensor place(const Tensor& x, const Shape& shape, const Range& r) {
   compute::copy_into(slice_view(out, r), x);
   return record(std::move(out), {&x}, [&] { return PlaceDerivative{r}; });
 }
+
+/// The pieces of a split, which of them have delivered in this pass, and the shape they were cut from.
+struct Pieces {
+  std::vector<Range> ranges;
+  std::vector<bool> given;
+};
+
+/// The first piece makes room for all of them and each is written in its place: no zeros, no sums.
+struct PieceDerivative {
+  static constexpr std::string_view name = "piece";
+  std::shared_ptr<Pieces> pieces;
+  std::size_t mine;
+  void operator()(Backward& pass) const {
+    const Range& range = pieces->ranges[mine];
+    const Tensor* whole = pass.sum_so_far(0);
+    if (!whole) pieces->given.assign(pieces->ranges.size(), grad_enabled());
+    if (grad_enabled()) return pass.give(0, place(pass.grad(), pass.shape(0), range));
+    pieces->given[mine] = true;
+    const Tensor room = whole ? *whole : empty(pass.shape(0), pass.grad().options());
+    compute::copy_into(slice_view(room, range), pass.grad());
+    if (!whole) pass.give(0, room);
+  }
+};
+
+/// Lies between a tensor and its pieces, and fills the places of those that nobody used.
+struct SplitDerivative {
+  static constexpr std::string_view name = "split";
+  std::shared_ptr<Pieces> pieces;
+  void operator()(Backward& pass) const {
+    for (std::size_t i = 0; i < pieces->ranges.size(); ++i) {
+      if (pieces->given[i]) continue;
+      const Tensor part = slice_view(pass.grad(), pieces->ranges[i]);
+      compute::copy_into(part, expand(zeros({}, part.options()), part.shape()));
+    }
+    pass.give(0, pass.grad());
+  }
+};
 
 struct CatDerivative {
   static constexpr std::string_view name = "cat";
@@ -288,12 +326,30 @@ Tensor stack(const std::vector<Tensor>& parts, std::int64_t axis) {
   return cat(raised, axis);
 }
 
+std::vector<Tensor> split(const Tensor& x, const std::vector<std::int64_t>& sizes, std::int64_t axis) {
+  const int at = normalize_axis("split", axis, x.rank());
+  auto pieces = std::make_shared<Pieces>();
+  std::int64_t begin = 0;
+  for (std::int64_t size : sizes) {
+    check(size >= 0, "split", "a piece of ", size, " elements");
+    pieces->ranges.push_back({at, begin, size, 1});
+    begin += size;
+  }
+  check(begin == x.shape()[at], "split", "pieces of ", begin, " elements in all for axis ", axis, " of shape ",
+        x.shape());
+  const Tensor whole =
+      record(make_view(x, x.shape(), x.strides(), x.impl().offset), {&x}, [&] { return SplitDerivative{pieces}; });
+  std::vector<Tensor> out;
+  for (std::size_t i = 0; i < sizes.size(); ++i)
+    out.push_back(record(slice_view(whole, pieces->ranges[i]), {&whole}, [&] { return PieceDerivative{pieces, i}; }));
+  return out;
+}
+
 std::vector<Tensor> split(const Tensor& x, std::int64_t size, std::int64_t axis) {
   check(size > 0, "split", "pieces of ", size, ": expected at least 1");
-  const std::int64_t n = x.size(axis);
-  std::vector<Tensor> out;
-  for (std::int64_t at = 0; at < n; at += size) out.push_back(slice(x, axis, at, std::min(n, at + size)));
-  return out;
+  std::vector<std::int64_t> sizes;
+  for (std::int64_t left = x.size(axis); left > 0; left -= size) sizes.push_back(std::min(left, size));
+  return split(x, sizes, axis);
 }
 
 Tensor gather(const Tensor& x, std::int64_t axis, const Tensor& index) {

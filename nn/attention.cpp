@@ -101,24 +101,22 @@ Tensor MultiHeadAttention::operator()(const Tensor& x, const AttentionContext& c
   check(x.rank() == 3 && x.shape()[2] == width_, "MultiHeadAttention", "'", path(), "' got ", x.shape(),
         ": expected (batch, T, ", width_, ")");
   const std::int64_t batch = x.shape()[0], length = x.shape()[1];
-  const auto heads = [&](const Tensor& y, std::int64_t from, std::int64_t count) {  // a view (batch, count, T, d)
+  const int axis = length == 1 ? 1 : 2;  // of one token alone T and heads change places by name
+  const auto apart = [&](const Tensor& y) {
     const std::int64_t all = y.shape()[2] / head_width_;
-    const int axis = length == 1 ? 1 : 2;  // of one token alone T and heads change places by name
-    const Tensor apart =
-        reshape(y, axis == 1 ? Shape{batch, all, 1, head_width_} : Shape{batch, length, all, head_width_});
-    const Tensor mine = count == all ? apart : slice(apart, axis, from, from + count);
-    return axis == 1 ? mine : transpose(mine, 1, 2);
+    return reshape(y, axis == 1 ? Shape{batch, all, 1, head_width_} : Shape{batch, length, all, head_width_});
   };
+  const auto heads = [&](const Tensor& y) { return axis == 1 ? y : transpose(y, 1, 2); };  // (batch, heads, T, d)
   Tensor q, k, v;
   if (qkv_) {
-    const Tensor all = (*qkv_)(x);
-    q = heads(all, 0, heads_);
-    k = heads(all, heads_, kv_heads_);
-    v = heads(all, heads_ + kv_heads_, kv_heads_);
+    const auto parts = split(apart((*qkv_)(x)), {heads_, kv_heads_, kv_heads_}, axis);
+    q = heads(parts[0]);
+    k = heads(parts[1]);
+    v = heads(parts[2]);
   } else {
-    q = heads((*q_)(x), 0, heads_);
-    k = heads((*k_)(x), 0, kv_heads_);
-    v = heads((*v_)(x), 0, kv_heads_);
+    q = heads(apart((*q_)(x)));
+    k = heads(apart((*k_)(x)));
+    v = heads(apart((*v_)(x)));
   }
   if (context.rotary.cos.defined()) {
     q = rotary(q, context.rotary, options_.interleaved);

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <iostream>
+#include <limits>
 #include <thread>
 
 #include <stet/autograd/dot.h>
@@ -88,6 +89,53 @@ TEST_CASE("slices of one tensor gather in one sum", "[engine]") {
   CHECK(max(abs(first.detach() - 4 * x.detach() * square(x.detach()) * weights)).item() < 1e-5);
   const Tensor second = grad(sum(first), {x})[0];
   CHECK(max(abs(second - 12 * square(x.detach()) * weights)).item() < 1e-4);
+}
+
+TEST_CASE("pieces of a split write their gradients side by side", "[engine]") {
+  constexpr std::int64_t rows = 40, width = 600;
+  const std::vector<std::int64_t> sizes{100, 0, 300, 200};
+  const Tensor x = test::spread({rows, width}, -1, 1, 1, f32).set_requires_grad();
+  const Tensor weights = test::spread({rows, width}, -1, 1, 2, f32);
+  const auto loss_of = [&](const Tensor& from, std::vector<std::size_t> used) {
+    const auto parts = split(from, sizes, 1), factors = split(weights, sizes, 1);
+    Tensor total = scalar(0);
+    for (std::size_t i : used) total = total + sum(parts[i] * factors[i]);
+    return total;
+  };
+  const auto expected = [&](std::vector<std::size_t> used) {
+    std::vector<Tensor> parts = split(zeros({rows, width}, f32), sizes, 1);
+    for (std::size_t i : used) parts[i] = split(weights, sizes, 1)[i];
+    return cat(parts, 1);
+  };
+  const Tensor dirt = full({rows, width}, std::numeric_limits<double>::quiet_NaN(), f32);  // what lies in free memory
+  for (const auto& used : std::vector<std::vector<std::size_t>>{{0, 1, 2, 3}, {3, 1, 0, 2}, {2}, {0, 3}, {1}, {1, 2}}) {
+    x.set_grad({});
+    const Tensor y = x * 1, loss = loss_of(y, used);
+    { const Tensor gone = dirt.clone(); }
+    loss.backward({}, true);
+    CHECK(test::same_bits(x.grad(), expected(used)));
+    x.set_grad({});
+    { const Tensor gone = dirt.clone(); }
+    loss.backward();  // the same graph again
+    CHECK(test::same_bits(x.grad(), expected(used)));
+  }
+
+  // All pieces: nothing is summed, and one tensor holds the gradients.
+  x.set_grad({});
+  const Tensor y = x * 1, loss = loss_of(y, {0, 2, 3});
+  const std::int64_t before = memory_stats().live_bytes;
+  reset_peak_memory();
+  loss.backward();
+  CHECK(memory_stats().peak_bytes - before < 5 * x.bytes() / 2);
+
+  // Beside other ways to the same tensor, and with a graph of the gradients.
+  const Tensor z = x * x;
+  const Tensor first = grad(loss_of(z, {2, 0}) + sum(z) + loss_of(z * z, {0, 3}), {x}, {.create_graph = true})[0];
+  const Tensor v = x.detach(), slope = 2 * v * (expected({0, 2}) + 1) + 4 * v * square(v) * expected({0, 3});
+  CHECK(max(abs(first.detach() - slope)).item() < 1e-5);
+  const Tensor second = grad(sum(first), {x})[0];
+  const Tensor curve = 2 * (expected({0, 2}) + 1) + 12 * square(v) * expected({0, 3});
+  CHECK(max(abs(second - curve)).item() < 1e-4);
 }
 
 TEST_CASE("second and third derivatives", "[engine]") {

@@ -113,6 +113,8 @@ inline std::int64_t seen_by(const Attention& job, const Block& at, std::int64_t 
 }
 /// The same in whole vectors: what is worked on. Those that are not seen are hidden.
 inline std::int64_t whole(std::int64_t keys) { return (keys + kLanes - 1) / kLanes * kLanes; }
+/// Whether each row from `row` on sees some of the first block of keys, which can be written then instead of added.
+inline bool all_start(const Attention& job, std::int64_t row) { return job.window == 0 && keys_seen(job, row) > 0; }
 /// body(block, i) for the blocks of rows [row, row + count) that see anything of a block of keys; row + i is the first.
 template <class Body> inline void for_blocks(const Attention& job, Block at, std::int64_t count, const Body& body) {
   const std::int64_t row = at.row, keys = at.keys;
@@ -168,8 +170,10 @@ template <class T> void drop(const Attention& job, const Block& at, T* x) {
 /// The rows of a piece of work: each has its largest score so far and the sum of exponentials relative to it.
 template <class T> struct Running { T top[kRows * kBlocks], sum[kRows * kBlocks]; };
 
-/// One block of rows meets one block of keys: out and its running sums take in what the keys add.
-template <class T> void step(const Attention& job, const Block& at, Turned<T>& k, T* s, T* top, T* sum, T* out) {
+/// One block of rows meets one block of keys: out and its running sums take in what the keys add. Without `more` there
+/// is nothing in out yet.
+template <class T>
+void step(const Attention& job, const Block& at, Turned<T>& k, T* s, T* top, T* sum, T* out, bool more) {
   const T none = T(-__builtin_inf());
   const std::int64_t ldo = job.out.stride[2], kv_head = at.head / (job.heads / job.kv_heads);
   scores(job, at, k, s);
@@ -182,12 +186,12 @@ template <class T> void step(const Attention& job, const Block& at, Turned<T>& k
     const T past = high == top[i] ? T(1) : math::exp(top[i] - high), shift = high == none ? T(0) : high;
     for (std::int64_t j = 0; j < keys; ++j) line[j] = math::exp(line[j] - shift);
     sum[i] = sum[i] * past + reduce_leaf<Sum, T>(keys, [=](std::int64_t j) { return line[j]; });
-    if (past != T(1))
+    if (more && past != T(1))
       for (std::int64_t c = 0; c < job.value_width; ++c) out[i * ldo + c] *= past;
     top[i] = high;
   }
   if (job.dropout > 0) drop(job, at, s);
-  multiply(false, true, at.rows, job.value_width, at.keys, s, kKeys, start<T>(job.v, at.batch, kv_head, at.key),
+  multiply(false, more, at.rows, job.value_width, at.keys, s, kKeys, start<T>(job.v, at.batch, kv_head, at.key),
            job.v.stride[2], out, ldo);
 }
 
@@ -204,13 +208,14 @@ void forward(const Attention& job, std::int64_t batch, std::int64_t head, std::i
     running.top[i] = none;
     running.sum[i] = T(0);
   }
-  clear(out, count, job.value_width, ldo);
+  const bool written = all_start(job, row);
+  if (!written) clear(out, count, job.value_width, ldo);
   const std::int64_t seen = keys_seen(job, row + count - 1);
   for (std::int64_t key = first_seen(job, row) / kKeys * kKeys; key < seen; key += kKeys) {
     k.set(start<T>(job.k, batch, kv_head, key), least(kKeys, seen - key), job.width, job.k.stride[2],
           static_cast<T>(job.scale));
     for_blocks(job, {batch, head, row, 0, key, k.keys}, count, [&](const Block& at, std::int64_t i) {
-      step(job, at, k, s, running.top + i, running.sum + i, out + i * ldo);
+      step(job, at, k, s, running.top + i, running.sum + i, out + i * ldo, !written || key > 0);
     });
   }
   for (std::int64_t i = 0; i < count; ++i) {
@@ -233,9 +238,14 @@ template <class T> struct Tiles {
   }
 };
 
+/// Which results a block of rows and keys has a part in, and which of them hold a sum already.
+struct Parts {
+  bool to_q, to_kv, more_q, more_kv;
+};
+
 /// What one block of rows and keys adds to dq, or to dk and dv, or to all:
 ///   ds = p (dp - delta) scale with dp = g v^T, delta = sum(g out);  dq = ds k, dk = ds^T q, dv = p^T g.
-template <class T> void gradient(const Attention& job, const Block& at, bool to_q, bool to_kv, Tiles<T>& tiles) {
+template <class T> void gradient(const Attention& job, const Block& at, const Parts& parts, Tiles<T>& tiles) {
   const std::int64_t kv_head = at.head / (job.heads / job.kv_heads);
   const std::int64_t line = (at.batch * job.heads + at.head) * job.rows + at.row;
   const T *log_sum = static_cast<const T*>(job.log_sum) + line, *delta = static_cast<const T*>(job.delta) + line;
@@ -256,14 +266,14 @@ template <class T> void gradient(const Attention& job, const Block& at, bool to_
     }
     for (std::int64_t j = keys; j < at.keys; ++j) pi[j] = di[j] = T(0);
   }
-  if (to_q)
-    multiply(false, true, at.rows, job.width, at.keys, ds, kKeys, tiles.k.x, job.k.stride[2],
+  if (parts.to_q)
+    multiply(false, parts.more_q, at.rows, job.width, at.keys, ds, kKeys, tiles.k.x, job.k.stride[2],
              start<T>(job.dq, at.batch, at.head, at.row), job.dq.stride[2]);
-  if (!to_kv) return;
-  multiply(true, true, at.keys, job.width, at.rows, ds, kKeys, q, job.q.stride[2],
+  if (!parts.to_kv) return;
+  multiply(true, parts.more_kv, at.keys, job.width, at.rows, ds, kKeys, q, job.q.stride[2],
            start<T>(job.dk, at.batch, kv_head, at.key), job.dk.stride[2]);
   if (job.dropout > 0) drop(job, at, p);
-  multiply(true, true, at.keys, job.value_width, at.rows, p, kKeys, g, job.g.stride[2],
+  multiply(true, parts.more_kv, at.keys, job.value_width, at.rows, p, kKeys, g, job.g.stride[2],
            start<T>(job.dv, at.batch, kv_head, at.key), job.dv.stride[2]);
 }
 
@@ -272,12 +282,14 @@ template <class T>
 void gradient_of_rows(const Attention& job, std::int64_t batch, std::int64_t head, std::int64_t row) {
   Tiles<T> tiles;
   const std::int64_t rows = least(kRows, job.rows - row), seen = keys_seen(job, row + rows - 1);
-  clear(start<T>(job.dq, batch, head, row), rows, job.width, job.dq.stride[2]);
+  const bool written = all_start(job, row);
+  if (!written) clear(start<T>(job.dq, batch, head, row), rows, job.width, job.dq.stride[2]);
   for (std::int64_t key = first_seen(job, row) / kKeys * kKeys; key < seen; key += kKeys) {
     const std::int64_t keys = least(kKeys, seen - key);
     tiles.set(job, batch, head / (job.heads / job.kv_heads), key, keys);
-    for_blocks(job, {batch, head, row, 0, key, keys}, rows,
-               [&](const Block& at, std::int64_t) { gradient(job, at, true, false, tiles); });
+    for_blocks(job, {batch, head, row, 0, key, keys}, rows, [&](const Block& at, std::int64_t) {
+      gradient(job, at, {true, false, !written || key > 0, false}, tiles);
+    });
   }
 }
 
@@ -286,18 +298,26 @@ template <class T>
 void gradient_of_keys(const Attention& job, std::int64_t batch, std::int64_t kv_head, std::int64_t key, bool to_q) {
   Tiles<T> tiles;
   const std::int64_t group = job.heads / job.kv_heads, keys = least(kKeys, job.keys - key);
-  clear(start<T>(job.dk, batch, kv_head, key), keys, job.width, job.dk.stride[2]);
-  clear(start<T>(job.dv, batch, kv_head, key), keys, job.value_width, job.dv.stride[2]);
+  const bool written = all_start(job, 0);
+  Parts parts{to_q, true, !written || key > 0, false};
+  const auto clear_from = [&](std::int64_t row) {
+    clear(start<T>(job.dk, batch, kv_head, key + row), keys - row, job.width, job.dk.stride[2]);
+    clear(start<T>(job.dv, batch, kv_head, key + row), keys - row, job.value_width, job.dv.stride[2]);
+  };
   tiles.set(job, batch, kv_head, key, keys);
   for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
-    for_blocks(job, {batch, head, 0, 0, key, keys}, job.rows,
-               [&](const Block& at, std::int64_t) { gradient(job, at, to_q, true, tiles); });
+    for_blocks(job, {batch, head, 0, 0, key, keys}, job.rows, [&](const Block& at, std::int64_t) {
+      if (!parts.more_kv) clear_from(at.keys);
+      gradient(job, at, parts, tiles);
+      parts.more_kv = true;
+    });
+  if (!parts.more_kv) clear_from(0);
 }
 
 /// All three gradients of one head of keys and the heads that share it, each block of scores computed once.
 template <class T> void gradient_of_group(const Attention& job, std::int64_t batch, std::int64_t kv_head) {
   const std::int64_t group = job.heads / job.kv_heads;
-  for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
+  for (std::int64_t head = kv_head * group; !all_start(job, 0) && head < (kv_head + 1) * group; ++head)
     clear(start<T>(job.dq, batch, head, 0), job.rows, job.width, job.dq.stride[2]);
   for (std::int64_t key = 0; key < job.keys; key += kKeys) gradient_of_keys<T>(job, batch, kv_head, key, true);
 }
