@@ -11,11 +11,11 @@ namespace stet {
 namespace {
 
 std::atomic<std::uint32_t> pass_counter{0};
-thread_local const Pass* current_pass = nullptr;
+thread_local Pass* current_pass = nullptr;
 
 struct CurrentPass {
-  const Pass* before = current_pass;
-  explicit CurrentPass(const Pass* pass) { current_pass = pass; }
+  Pass* before = current_pass;
+  explicit CurrentPass(Pass* pass) { current_pass = pass; }
   ~CurrentPass() { current_pass = before; }
 };
 
@@ -25,15 +25,26 @@ constexpr int kInlineResults = 4;
 class Accumulate final : public Pass {
  public:
   void deliver(Leaf& leaf, const Node&, int, Tensor gradient) override {
-    check(!leaf.busy.test_and_set(std::memory_order_acquire), "backward", "two threads write the gradient of leaf '",
-          leaf.name(), "' ", leaf.shape, " at once");
-    const struct Release {
-      std::atomic_flag& flag;
-      ~Release() { flag.clear(std::memory_order_release); }
-    } release{leaf.busy};
+    const Alone alone(leaf);
     leaf.grad = leaf.grad.defined() ? leaf.grad + gradient : std::move(gradient);
   }
   bool wants(const Node&) const override { return true; }
+  bool add_to(Leaf& leaf, const std::function<void(const Tensor&)>& add) override {
+    const Alone alone(leaf);
+    if (!owned(leaf.grad) || leaf.grad.dtype() != leaf.dtype || !(leaf.grad.device() == leaf.device)) return false;
+    add(leaf.grad);
+    return true;
+  }
+
+ private:
+  struct Alone {
+    explicit Alone(Leaf& leaf) : flag(leaf.busy) {
+      check(!flag.test_and_set(std::memory_order_acquire), "backward", "two threads write the gradient of leaf '",
+            leaf.name(), "' ", leaf.shape, " at once");
+    }
+    ~Alone() { flag.clear(std::memory_order_release); }
+    std::atomic_flag& flag;
+  };
 };
 
 /// grad(): the wanted gradients are collected here; leaves stay as they are.
@@ -77,6 +88,10 @@ struct Cleanup {
 
 bool leaf_is_wanted(const Node& leaf) {
   return !current_pass || (current_pass->leaf_gradients && current_pass->wants(leaf));
+}
+
+bool add_to_gradient(Leaf& leaf, const std::function<void(const Tensor&)>& add) {
+  return current_pass && current_pass->wants(leaf) && current_pass->add_to(leaf, add);
 }
 
 /// Iterative depth-first search; order_ receives the nodes in post-order.

@@ -25,6 +25,8 @@ std::vector<Tensor> grad(const Tensor& loss, const std::vector<Tensor>& tensors,
 /// During a pass: whether this leaf's gradient is wanted. Everywhere in backward(), where asked for in
 /// grad().
 bool leaf_is_wanted(const Node& leaf);
+/// During a pass: add(the gradient that the leaf has), where the pass sums into it and it is owned().
+bool add_to_gradient(Leaf& leaf, const std::function<void(const Tensor&)>& add);
 
 /// The engine itself, for passes that treat leaves in their own way (squared.h).
 class Pass {
@@ -34,6 +36,8 @@ class Pass {
   /// Called before a node's derivative with the node's whole gradient.
   virtual void reached(Node&, const Tensor&) {}
   virtual bool wants(const Node& leaf) const = 0;
+  /// Whether add(leaf's gradient) was called instead of a delivery.
+  virtual bool add_to(Leaf&, const std::function<void(const Tensor&)>&) { return false; }
 
   bool create_graph = false, retain_graph = false;
   bool leaf_gradients = true;  ///< false: derivatives are not asked for the leaves' gradients

@@ -26,11 +26,19 @@ void Backward::give(int i, Tensor gradient) {
   results_[i] = std::move(gradient);
 }
 
+bool owned(const Tensor& t) {
+  return t.defined() && t.impl().unique() && t.impl().storage->unique() && t.impl().contiguous;
+}
+
 const Tensor* Backward::sum_so_far(int i) const {
   const Ref<Node>& input = node_.inputs[i];
-  if (!input || input->is_leaf() || grad_enabled() || !input->incoming.defined()) return nullptr;
-  const TensorImpl& sum = input->incoming.impl();
-  return sum.unique() && sum.storage->unique() && sum.contiguous ? &input->incoming : nullptr;
+  if (!input || input->is_leaf() || grad_enabled() || !owned(input->incoming)) return nullptr;
+  return &input->incoming;
+}
+
+bool Backward::add_to_leaf(int i, const std::function<void(const Tensor&)>& add) const {
+  const Ref<Node>& input = node_.inputs[i];
+  return input && input->is_leaf() && !grad_enabled() && add_to_gradient(static_cast<Leaf&>(*input), add);
 }
 
 void attach(Node& node, const Tensor& y, const Tensor* const* operands, int count, Keep keep) {

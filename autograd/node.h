@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -129,6 +130,9 @@ class Backward {
   /// What input i has been given so far, where nobody else sees that tensor and no history is wanted: a derivative may
   /// add to it in place instead of giving a tensor. Null otherwise.
   const Tensor* sum_so_far(int i) const;
+  /// The same for a leaf: add(its gradient) where backward() has one from before that nobody else sees; false
+  /// elsewhere.
+  bool add_to_leaf(int i, const std::function<void(const Tensor&)>& add) const;
   /// A saved operand; throws when it was modified in place since.
   const Tensor& get(const Saved& saved) const { return saved.get(node_.name()); }
 
@@ -170,6 +174,9 @@ template <class D> class OperationNode final : public Node {
  private:
   std::optional<D> derivative_;
 };
+
+/// Whether this is the one handle of its memory, which is contiguous: writing there surprises nobody.
+bool owned(const Tensor& t);
 
 inline Node* node_of(const Tensor& t) { return static_cast<Node*>(t.impl().history.get()); }
 inline Ref<Node> node_ref(const Tensor& t) { return Ref<Node>(node_of(t)); }

@@ -161,7 +161,10 @@ struct EmbeddingDerivative {
   Tensor index;
   std::int64_t rows, width;
   void operator()(Backward& pass) const {
-    pass.give(0, index_add(reshape(pass.grad(), {index.numel(), width}), 0, reshape(index, {index.numel()}), rows));
+    const Tensor g = reshape(pass.grad(), {index.numel(), width}), ids = reshape(index, {index.numel()});
+    // A table that is the output's weight as well has a gradient already: a few rows of it change.
+    if (!pass.add_to_leaf(0, [&](const Tensor& sum) { compute::index_add_into(sum, g, 0, ids); }))
+      pass.give(0, index_add(g, 0, ids, rows));
   }
   /// Gradients of equal ids within a sample add up before anything is squared.
   Tensor per_sample(int, const Shape&, const Tensor& g, std::int64_t begin, std::int64_t end) const {

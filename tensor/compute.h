@@ -69,6 +69,8 @@ void gemm_into(const Tensor& target, const Tensor& a, bool transpose_a, const Te
 Tensor index_select(const Tensor& x, int axis, const Tensor& index);
 /// zeros(n along axis) with rows of `source` added at `index`, in order.
 Tensor index_add(const Tensor& source, int axis, const Tensor& index, std::int64_t n);
+/// Adds to `out`, contiguous, instead of to zeros.
+void index_add_into(const Tensor& out, const Tensor& source, int axis, const Tensor& index);
 Tensor gather(const Tensor& x, int axis, const Tensor& index);
 /// A copy of x with `source` added at `index`.
 Tensor scatter_add(const Tensor& x, int axis, const Tensor& index, const Tensor& source);

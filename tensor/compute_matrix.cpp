@@ -234,16 +234,20 @@ Tensor index_select(const Tensor& x, int axis, const Tensor& index) {
   return out;
 }
 
-Tensor index_add(const Tensor& source, int axis, const Tensor& index, std::int64_t n) {
+void index_add_into(const Tensor& out, const Tensor& source, int axis, const Tensor& index) {
   const Tensor table = contiguous(source), at = contiguous(index);
   check(at.numel() == source.shape()[axis], "index_add", at.numel(), " indices for ", source.shape(), " along axis ",
         axis);
-  check_index("index_add", at, n, table);
+  const Line l = line(out.shape(), axis);
+  check_index("index_add", at, l.n, table);
+  if (table.numel()) kernels(source.device()).index_add(indexing(table, l, at.numel(), at, out));
+}
+
+Tensor index_add(const Tensor& source, int axis, const Tensor& index, std::int64_t n) {
   Shape shape = source.shape();
   shape[axis] = n;
   Tensor out = zeros(shape, source.options());
-  Line l = line(shape, axis);
-  if (table.numel()) kernels(source.device()).index_add(indexing(table, l, at.numel(), at, out));
+  index_add_into(out, source, axis, index);
   return out;
 }
 

@@ -138,6 +138,38 @@ TEST_CASE("pieces of a split write their gradients side by side", "[engine]") {
   CHECK(max(abs(second - curve)).item() < 1e-4);
 }
 
+TEST_CASE("an embedding adds its rows to the gradient that a tied table has", "[engine]") {
+  constexpr std::int64_t rows = 5000, width = 64;
+  const Tensor table = test::spread({rows, width}, -1, 1, 1, f32).set_requires_grad();
+  const Tensor ids = tensor<std::int64_t>({3, 7, 3, 4999}), weights = test::spread({4, width}, -1, 1, 2, f32);
+  const auto loss_of = [&] {  // the table is the output's weight as well, as in GPT-2
+    return sum(linear(embedding(table, ids) * weights, table)) * 0.125;
+  };
+  const auto g = grad(loss_of(), {table})[0];  // collected apart: sums of whole tensors
+  CHECK_FALSE(table.grad().defined());
+
+  Tensor loss = loss_of();
+  const std::int64_t before = memory_stats().live_bytes;
+  reset_peak_memory();
+  loss.backward();
+  CHECK(memory_stats().peak_bytes - before < 3 * table.bytes() / 2);  // the gradient, and no second one beside it
+  CHECK(max(abs(table.grad() - g)).item() <= 1e-5 * max(abs(g)).item());
+
+  const Tensor kept = table.grad(), copy = kept.clone();  // somebody looks at it: it stays
+  loss_of().backward();
+  CHECK(test::same_bits(kept, copy));
+  CHECK(max(abs(table.grad() - 2 * g)).item() <= 1e-5 * max(abs(g)).item());
+
+  table.set_grad(copy.clone());  // from an earlier batch: embedding alone
+  sum(embedding(table, ids) * weights).backward();
+  const Tensor rest = grad(sum(embedding(table, ids) * weights), {table})[0];
+  CHECK(max(abs(table.grad() - (copy + rest))).item() <= 1e-5 * max(abs(g)).item());
+
+  table.set_grad(to(zeros({rows, width}, f64), table.device()));  // another dtype than the table's: summed as before
+  sum(embedding(table, ids) * weights).backward();
+  CHECK(max(abs(cast(table.grad(), f32) - rest)).item() <= 1e-6);
+}
+
 TEST_CASE("second and third derivatives", "[engine]") {
   const Tensor x = leaf({2});
   Tensor y = sum(pow(x, 4.0));
