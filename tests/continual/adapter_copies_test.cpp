@@ -1,6 +1,9 @@
 // What adapters train in copies: modules as a whole, tied embeddings and biases. The originals keep their bits.
 #include <algorithm>
+#include <fstream>
 #include <functional>
+
+#include <nlohmann/json.hpp>
 
 #include <stet/continual/adapters/adapters.h>
 #include <stet/nn/safetensors.h>
@@ -43,6 +46,11 @@ void step(nn::Gpt2& model, const Tensor& tokens) {
   optimizer.step();
 }
 
+nlohmann::json config_of(const test::Scratch& folder) {
+  std::ifstream in(folder.path() / "adapter_config.json");
+  return nlohmann::json::parse(in);
+}
+
 void check_same(const nn::State& a, const nn::State& b) {
   REQUIRE(a.size() == b.size());
   for (const auto& [name, value] : a) {
@@ -75,14 +83,14 @@ TEST_CASE("embeddings, norms and heads are trained whole, in copies", "[adapters
   // Each copy counts: without its change, the output is another.
   shake(adapters.parameters("a"));
   const Tensor trained = llama();
-  for (const nn::Parameter* p : adapters.parameters("a"))
+  for (nn::Parameter* p : adapters.parameters("a"))
     if (p->name() == "weight") {
       CAPTURE(p->path());
       const Tensor value = p->value().detach().clone();
       const std::string original = p->path().substr(0, p->path().size() - 8) + "weight";
-      const_cast<nn::Parameter*>(p)->set(base.at(original));
+      p->set(base.at(original));
       CHECK(max(abs(llama() - trained)).item() > 1e-5);
-      const_cast<nn::Parameter*>(p)->set(value);
+      p->set(value);
     }
   check_same(adapters.base_state(), base);
 
@@ -123,17 +131,13 @@ TEST_CASE("a layer norm trained whole is the layer norm with these parameters", 
   CHECK_FALSE(inner.weight->grad().defined());
 }
 
-TEST_CASE("biases are trained in copies, and the base's come back to the bit", "[adapters]") {
+TEST_CASE("the trainable set is the biases that are asked for and the adapter", "[adapters]") {
   for (const LoraBias bias : {LoraBias::all, LoraBias::lora_only}) {
     CAPTURE(static_cast<int>(bias));
     Gpt2Case gpt2;
-    for (nn::Parameter* p : gpt2.model.parameters())
-      if (p->name() == "bias") p->set(test::spread(p->shape(), -0.4, 0.4, 3, f32));
     const nn::State base = gpt2.model.state();
-    const Tensor plain = gpt2();
     Adapters adapters(gpt2.model);
     adapters.attach("a", gpt2_lora(bias));
-    CHECK(same_bits(gpt2(), plain));
     adapters.freeze_base();
     Names expected;
     std::int64_t count = 0;
@@ -161,8 +165,23 @@ TEST_CASE("biases are trained in copies, and the base's come back to the bit", "
       CAPTURE(name);
       CHECK(max(abs(gpt2.model.parameter(name).value().detach() - before.at(name))).item() > 0);
     }
-    const Tensor trained = gpt2();
     check_same(adapters.base_state(), base);
+  }
+}
+
+TEST_CASE("biases are trained in copies, and the base's come back to the bit", "[adapters]") {
+  for (const LoraBias bias : {LoraBias::all, LoraBias::lora_only}) {
+    CAPTURE(static_cast<int>(bias));
+    Gpt2Case gpt2;
+    for (nn::Parameter* p : gpt2.model.parameters())
+      if (p->name() == "bias") p->set(test::spread(p->shape(), -0.4, 0.4, 3, f32));
+    const nn::State base = gpt2.model.state();
+    const Tensor plain = gpt2();
+    Adapters adapters(gpt2.model);
+    adapters.attach("a", gpt2_lora(bias));
+    CHECK(same_bits(gpt2(), plain));
+    shake(adapters.parameters("a"));
+    const Tensor trained = gpt2();
 
     // The same as the base with these biases.
     Gpt2Case other;
@@ -341,6 +360,11 @@ TEST_CASE("copies are saved under PEFT's keys, and files that do not fit are ref
   CHECK(saved.size() == adapters.parameters("a").size() + 1);
   CHECK(same_bits(saved.at(prefix + "lm_head.weight"), saved.at(prefix + "transformer.wte.weight")));
 
+  // PEFT ties by the name of either end that it knows.
+  CHECK(config_of(scratch).at("modules_to_save") == nlohmann::json{"transformer.ln_f", "transformer.wte", "lm_head"});
+  CHECK(config_of(scratch).at("bias") == "all");
+  CHECK(config_of(scratch).at("ensure_weight_tying") == true);
+
   adapters.detach("a");
   const auto refused = [&](const std::function<void(nn::State&)>& change) {
     nn::State state = saved;
@@ -372,4 +396,27 @@ TEST_CASE("copies are saved under PEFT's keys, and files that do not fit are ref
              Contains("the slot of 'transformer.ln_f' is taken by another adapter"));
   CHECK_THAT(message_of([&] { others.attach("c", LoraOptions{.modules_to_save = {"lm_head"}}); }),
              Contains("the slot of 'lm_head' is taken by another adapter"));
+}
+
+TEST_CASE("a name in modules_to_save stands for all that a module contains", "[adapters]") {
+  LlamaCase llama;
+  Adapters adapters(llama.model);
+  adapters.attach("a", LoraOptions{.targets = {"*q_proj"}, .modules_to_save = {"*.0.mlp.*"}});
+  CHECK(adapters.parameters("a").size() == 2 * 2 + 3);
+  shake(adapters.parameters("a"));
+  const Tensor trained = llama();
+  const test::Scratch scratch;
+  adapters.save("a", scratch.path());
+  adapters.detach("a");
+  nlohmann::json config = config_of(scratch);
+  config["modules_to_save"] = {"0.mlp"};
+  scratch.write("adapter_config.json", config.dump());
+  adapters.load("b", scratch.path());
+  CHECK(same_bits(llama(), trained));
+  CHECK(std::get<LoraOptions>(adapters.options("b")).modules_to_save.size() == 3);
+  adapters.detach("b");
+  config["modules_to_save"] = {"1.mlp"};
+  scratch.write("adapter_config.json", config.dump());
+  CHECK_THAT(message_of([&] { adapters.load("b", scratch.path()); }),
+             Contains("unexpected: base_model.model.model.layers.0.mlp.down_proj.weight"));
 }
