@@ -40,7 +40,10 @@ void FeatureCache::check_frozen() const {
 FeatureCache::Key FeatureCache::key() const {
   Key key;
   for (const nn::Module* module : prefix_)
-    for (const nn::Parameter* p : module->parameters()) key.values.emplace_back(p->value());
+    for (const nn::Parameter* p : module->parameters()) {
+      key.values.emplace_back(p->value());
+      key.values.emplace_back(*p);  // a stand-in's
+    }
   for (const nn::Buffer* b : buffers_of(prefix_)) key.values.emplace_back(b->value());
   each_module(prefix_, [&](nn::Module& module) {
     if (const auto* layer = dynamic_cast<nn::Linear*>(&module)) {

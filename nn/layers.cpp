@@ -9,7 +9,7 @@
 namespace stet::nn {
 namespace {
 
-Tensor value_or_nothing(const std::optional<Parameter>& parameter) { return parameter ? parameter->value() : Tensor(); }
+Tensor value_or_nothing(const std::optional<Parameter>& parameter) { return parameter ? *parameter : Tensor(); }
 
 Tensor linear_weight(const Module& owner, std::int64_t in, std::int64_t out) {
   check(in >= 0 && out >= 0, "Linear", "'", owner.path(), "' from ", in, " to ", out, " features");

@@ -59,6 +59,21 @@ class Embedding : public Module {
   Parameter weight;  ///< (count, width)
 };
 
+/// y = x W^T, W an embedding's table: the output layer of a language model with tied embeddings. Has no parameters.
+class TiedLinear : public Module {
+ public:
+  TiedLinear(Module* parent, std::string name, Embedding& table) : Module(parent, std::move(name)), table_(table) {}
+
+  /// x (..., width) -> (..., count).
+  Tensor operator()(const Tensor& x) const { return linear(x, stand_in ? stand_in->value() : table_.weight.value()); }
+  Embedding& table() const { return table_; }
+
+  const Parameter* stand_in = nullptr;  ///< (count, width), read in place of the table; not owned
+
+ private:
+  Embedding& table_;
+};
+
 struct LayerNormOptions {
   double eps = 1e-5;
   bool affine = true;  ///< learn a weight (starts at 1) and a bias (starts at 0)

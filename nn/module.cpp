@@ -51,6 +51,12 @@ void Parameter::zero_grad() {
   if (trainable_) value_.set_grad(Tensor());
 }
 
+void Parameter::set_stand_in(const Parameter* other) {
+  check(!other || other->shape() == shape(), "set_stand_in", "'", path(), "' has shape ", shape(), ", '",
+        other ? other->path() : "", "' has ", other ? other->shape() : Shape{});
+  stand_in_ = other;
+}
+
 void Parameter::set(const Tensor& value) { overwrite(value_, value, "parameter", path()); }
 
 void Parameter::move_to(Device device) {

@@ -26,7 +26,12 @@ class Parameter {
 
   /// The tensor itself; part of the graph while the parameter is trainable.
   const Tensor& value() const { return value_; }
-  operator const Tensor&() const { return value_; }
+  /// What a forward pass reads: value(), or that of the parameter that stands in.
+  operator const Tensor&() const { return stand_in_ ? stand_in_->value_ : value_; }
+  /// Another parameter, read in this one's place until it is taken out with nullptr: an adapter's copy. Not owned.
+  /// value(), set(), the model's state and optimizers go on with this one. An Error when the shape is another.
+  void set_stand_in(const Parameter* other);
+  const Parameter* stand_in() const { return stand_in_; }
   /// Dotted path from the root of the model: "encoder.weight".
   std::string path() const;
   const std::string& name() const { return name_; }
@@ -49,6 +54,7 @@ class Parameter {
   std::string name_;
   Tensor value_;
   bool trainable_ = true;
+  const Parameter* stand_in_ = nullptr;
 };
 
 /// State that is saved with the model but never optimised.

@@ -53,6 +53,14 @@ mutation data/tokenizers/train_bpe.cpp 'top.count < options_.min_frequency' 'top
 mutation continual/adapters/lora.cpp 'linear(linear(in, lora_A) * scale_, lora_B)' 'linear(linear(in, lora_A), lora_B)' adapters_test
 mutation continual/adapters/ia3.cpp '!feedforward_ ? bias * flatten(ia3_l) : bias' 'true ? bias : bias' adapters_test
 mutation continual/adapters/adapters.cpp 'p->set_trainable(false);' ';' adapters_test
+mutation continual/adapters/adapter.cpp 'c.original->set_stand_in(c.parameter.get())' '(void)c' adapter_copies_test
+mutation continual/adapters/adapter.cpp 'else if (now == c.parameter.get()) c.original' 'else if (!now) c.original' adapter_copies_test
+mutation continual/adapters/adapters.cpp 'options.bias == LoraBias::all' 'options.bias == LoraBias::lora_only' adapter_copies_test
+mutation continual/adapters/lora.cpp 'options.bias != LoraBias::none && base.bias' 'options.bias == LoraBias::all && base.bias' adapter_copies_test
+mutation continual/adapters/peft_files.cpp 'turn ? contiguous(transpose(value)) : value' 'turn ? value : value' adapter_files_test
+mutation continual/adapters/peft_files.cpp 'keys.size() > 1 && !(' 'keys.empty() && !(' adapter_copies_test
+mutation nn/layers.h ': table_.weight.value()' ': table_.weight' adapter_copies_test
+mutation continual/feature_cache.cpp 'key.values.emplace_back(*p);' ';' feature_cache_test
 mutation continual/feature_cache.cpp 'if (!(now == key_)) rows_.clear();' ';' feature_cache_test
 mutation continual/feature_cache.cpp 'piece && piece->is_merged()' 'piece && false' feature_cache_test
 mutation continual/tradeoff.cpp 'std::min(*least, here)' 'here' tradeoff_test

@@ -16,6 +16,28 @@ Tensor activate(const Tensor& y, Activation activation) {
   fail("activate", "unknown activation ", static_cast<int>(activation));
 }
 
+void Piece::copy(nn::Parameter& original) {
+  copies_.push_back({&original, std::make_unique<nn::Parameter>(this, original.name(), original.value().detach())});
+}
+
+void Piece::check_slot_free(bool free) const {
+  check(free, "activate", "'", path(), "': the slot of '", parent()->path(), "' is taken by another adapter");
+}
+
+void Piece::plug(bool on) {
+  if (!parent()) return;  // the layer is gone
+  for (const Copy& c : copies_) {
+    const nn::Parameter* now = c.original->stand_in();
+    if (on) check_slot_free(!now);
+    if (on) c.original->set_stand_in(c.parameter.get());
+    else if (now == c.parameter.get()) c.original->set_stand_in(nullptr);
+  }
+}
+
+void Piece::fold(nn::State& state) const {
+  for (const Copy& c : copies_) state.at(place() + "." + c.original->name()) = c.parameter->value().detach().clone();
+}
+
 Tensor LinearPiece::operator()(const nn::Linear&, const Tensor& x, Activation activation) {
   if (!merged_) return activate(adapted(x), activation);
   check(stamps() == merged_from_, "merge", "'", path(), "': base or adapter was written while merged; unmerge first");
@@ -24,7 +46,8 @@ Tensor LinearPiece::operator()(const nn::Linear&, const Tensor& x, Activation ac
 
 void LinearPiece::plug(bool on) {
   if (!parent()) return;  // the layer is gone
-  check(!on || !base_.slot, "activate", "'", path(), "': the slot of '", base_.path(), "' is taken by another adapter");
+  if (on) check_slot_free(!base_.slot);
+  Piece::plug(on);
   if (on) base_.slot = this;
   else if (base_.slot == this) base_.slot = nullptr;
 }
@@ -37,9 +60,15 @@ void LinearPiece::merge(bool on) {
   merged_from_ = stamps();
 }
 
+void LinearPiece::fold(nn::State& state) const {
+  const Merged folded = merged();
+  state.at(place() + ".weight") = folded.weight;
+  if (folded.bias.defined()) state.at(place() + ".bias") = folded.bias.clone();
+}
+
 std::vector<Stamp> LinearPiece::stamps() const {
-  std::vector<Stamp> all{Stamp(base_.weight)};
-  if (base_.bias) all.emplace_back(*base_.bias);
+  std::vector<Stamp> all{Stamp(base_.weight.value())};
+  if (base_.bias) all.emplace_back(base_.bias->value());
   for (const nn::Parameter* p : parameters()) all.emplace_back(p->value());
   return all;
 }

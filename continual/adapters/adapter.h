@@ -1,7 +1,8 @@
-// What an adapter consists of: one piece for each place in the model, a module that is a child of the layer it adapts
-// and that is plugged into the layer's slot while the adapter is active.
+// What an adapter consists of: one piece for each place in the model, a module that is a child of the layer it adapts.
+// While the adapter is active, the piece is plugged into the layer's slot or its parameters stand in for the layer's.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -19,11 +20,25 @@ class Piece : public nn::Module {
       : nn::Module(&parent, std::move(name)), place_(std::move(place)) {}
 
   const std::string& place() const { return place_; }
-  /// Puts the piece into its layer's slot, or takes it out. An Error when another piece is there.
-  virtual void plug(bool on) = 0;
+  /// Puts the piece into its layer, or takes it out. An Error when another adapter's is there.
+  virtual void plug(bool on);
+  /// Prepares a forward pass without the adapter's cost, or returns to the one that is trained.
+  virtual void merge(bool) {}
+  /// Writes the values of an adapted model without adapters over a state of the model. An Error when there are none.
+  virtual void fold(nn::State& state) const;
+
+ protected:
+  /// Makes a copy of a parameter of the layer. The copy has its name and is read in its place while plugged in.
+  void copy(nn::Parameter& original);
+  void check_slot_free(bool free) const;
 
  private:
+  struct Copy {
+    nn::Parameter* original;
+    std::unique_ptr<nn::Parameter> parameter;
+  };
   std::string place_;
+  std::vector<Copy> copies_;
 };
 
 /// The linear layer that an adapted one amounts to.
@@ -39,7 +54,8 @@ class LinearPiece : public Piece, public nn::LinearSlot {
 
   Tensor operator()(const nn::Linear& base, const Tensor& x, Activation activation) final;
   void plug(bool on) final;
-  void merge(bool on);
+  void merge(bool on) final;
+  void fold(nn::State& state) const final;
   bool is_merged() const { return merged_.has_value(); }
   /// Weight (out, in) and bias (out,) of the merged layer, without history.
   virtual Merged merged() const = 0;
@@ -48,7 +64,8 @@ class LinearPiece : public Piece, public nn::LinearSlot {
   /// The adapted layer before its activation: x (..., in) -> (..., out).
   virtual Tensor adapted(const Tensor& x) = 0;
   const nn::Linear& base() const { return base_; }
-  Tensor base_bias() const { return base_.bias ? base_.bias->value() : Tensor(); }
+  /// The copy's, where there is one; without history.
+  Tensor base_bias() const { return base_.bias ? static_cast<const Tensor&>(*base_.bias).detach() : Tensor(); }
 
  private:
   std::vector<Stamp> stamps() const;

@@ -25,6 +25,15 @@ template <class Layer> std::map<std::string, Layer*> layers_of(nn::Module& model
   return found;
 }
 
+/// What can be trained whole.
+std::map<std::string, nn::Module*> modules_with_parameters(nn::Module& model) {
+  auto found = layers_of<nn::Module>(model);
+  std::erase_if(found, [](const auto& m) {
+    return own_parameters(*m.second).empty() && !dynamic_cast<nn::TiedLinear*>(m.second);
+  });
+  return found;
+}
+
 /// Those that a glob matches; each glob has to match one.
 template <class Layer>
 std::set<std::string> matching(const std::map<std::string, Layer*>& layers, const std::vector<std::string>& globs) {
@@ -50,21 +59,45 @@ struct Maker {
   const std::string& name;
   std::vector<std::unique_ptr<Piece>> pieces = {};
 
-  std::set<std::string> train_whole(const std::map<std::string, nn::Linear*>& layers,
-                                    const std::vector<std::string>& globs) {
-    const auto paths = matching(layers, globs);
-    for (const std::string& path : paths) pieces.push_back(std::make_unique<WholeLayer>(*layers.at(path), name, path));
+  std::set<std::string> train_whole(const std::vector<std::string>& globs, bool tie) {
+    const auto modules = modules_with_parameters(model);
+    auto paths = matching(modules, globs);
+    std::map<std::string, std::string> heads;  // by table
+    for (const TiedPaths& tied : tied_embeddings(model)) {
+      heads[tied.table] = tied.head;
+      if (tie && paths.erase(tied.head)) paths.insert(tied.table);
+    }
+    for (const std::string& path : paths) {
+      nn::Module& module = *modules.at(path);
+      if (auto* output = dynamic_cast<nn::TiedLinear*>(&module)) {
+        pieces.push_back(std::make_unique<WholeHead>(*output, name, path));
+      } else if (const auto found = heads.find(path); found != heads.end()) {
+        auto& head = dynamic_cast<nn::TiedLinear&>(*modules.at(found->second));
+        const auto tied_place = tie ? std::optional(found->second) : std::nullopt;
+        pieces.push_back(std::make_unique<WholeTable>(head.table(), name, path, head, tied_place));
+      } else {
+        pieces.push_back(std::make_unique<WholeModule>(module, name, path));
+      }
+    }
     return paths;
+  }
+  /// Copies of all biases but those of modules that have a piece already.
+  void train_biases(const std::set<std::string>& taken) {
+    for (const auto& [path, module] : modules_with_parameters(model))
+      for (nn::Parameter* p : own_parameters(*module))
+        if (p->name() == "bias" && !taken.contains(path))
+          pieces.push_back(std::make_unique<BiasPiece>(*p, *module, name, path));
   }
   void operator()(const LoraOptions& options) {
     const auto layers = layers_of<nn::Linear>(model);
-    const auto whole = train_whole(layers, options.modules_to_save);
+    auto taken = train_whole(options.modules_to_save, options.ensure_weight_tying);
     for (const std::string& path : matching(layers, options.targets))
-      if (!whole.contains(path)) pieces.push_back(std::make_unique<Lora>(*layers.at(path), name, path, options));
+      if (taken.insert(path).second) pieces.push_back(std::make_unique<Lora>(*layers.at(path), name, path, options));
+    if (options.bias == LoraBias::all) train_biases(taken);
   }
   void operator()(const Ia3Options& options) {
     const auto layers = layers_of<nn::Linear>(model);
-    auto taken = train_whole(layers, options.modules_to_save);
+    auto taken = train_whole(options.modules_to_save, false);
     for (const bool feedforward : {true, false})
       for (const std::string& path : matching(layers, feedforward ? options.feedforward : options.targets))
         if (taken.insert(path).second)
@@ -83,6 +116,15 @@ struct Maker {
 };
 
 }  // namespace
+
+std::vector<TiedPaths> tied_embeddings(nn::Module& model) {
+  std::vector<TiedPaths> all;
+  const auto tables = layers_of<nn::Embedding>(model);
+  for (const auto& [path, head] : layers_of<nn::TiedLinear>(model))
+    for (const auto& [table, embedding] : tables)
+      if (embedding == &head->table()) all.push_back({table, path});
+  return all;
+}
 
 Adapters::~Adapters() {
   if (!active_.empty()) plug(active_, false);
@@ -219,19 +261,14 @@ void Adapters::average(const std::string& name, const std::map<std::string, doub
   entries_[name] = std::move(made);
 }
 
-std::vector<LinearPiece*> Adapters::mergeable() const {
+const Adapters::Pieces& Adapters::active_pieces() const {
   check(!active_.empty(), "merge", "no adapter is active");
-  std::vector<LinearPiece*> all;
-  for (const auto& piece : entries_.at(active_).pieces) {
-    all.push_back(dynamic_cast<LinearPiece*>(piece.get()));
-    check(all.back(), "merge", "'", piece->path(), "' is not linear: bottleneck adapters cannot be merged");
-  }
-  return all;
+  return entries_.at(active_).pieces;
 }
 
 void Adapters::merge() {
   if (merged_) return;
-  for (LinearPiece* piece : mergeable()) piece->merge(true);
+  for (const auto& piece : active_pieces()) piece->merge(true);
   merged_ = true;
 }
 
@@ -246,7 +283,7 @@ double Adapters::merge(const Forward& forward, const Tensor& probe) {
 
 void Adapters::unmerge() {
   if (!merged_) return;
-  for (LinearPiece* piece : mergeable()) piece->merge(false);
+  for (const auto& piece : active_pieces()) piece->merge(false);
   merged_ = false;
 }
 
@@ -263,11 +300,7 @@ nn::State Adapters::base_state() const {
 
 nn::State Adapters::merged_state() const {
   nn::State state = base_state();
-  for (const LinearPiece* piece : mergeable()) {
-    const Merged merged = piece->merged();
-    state.at(piece->place() + ".weight") = merged.weight;
-    if (merged.bias.defined()) state.at(piece->place() + ".bias") = merged.bias.clone();
-  }
+  for (const auto& piece : active_pieces()) piece->fold(state);
   return state;
 }
 

@@ -14,6 +14,12 @@
 
 namespace stet::continual {
 
+/// An embedding and the output layer that has its table, by paths relative to a model.
+struct TiedPaths {
+  std::string table, head;
+};
+std::vector<TiedPaths> tied_embeddings(nn::Module& model);
+
 using AdapterOptions = std::variant<LoraOptions, Ia3Options, BottleneckOptions>;
 
 /// An adapter's parameters are children of the layers that it adapts ("fc1.NAME.lora_A"): optimizers, summary() and
@@ -56,7 +62,8 @@ class Adapters {
   double merge(const Forward& forward, const Tensor& probe);
   void unmerge();
   bool merged() const { return merged_; }
-  /// The model without its adapters, and with the active one folded in: names and shapes are the base's.
+  /// The model without its adapters, and with the active one folded in: names and shapes are the base's. An Error where
+  /// the active one unties embeddings that the base has tied.
   nn::State base_state() const;
   nn::State merged_state() const;
 
@@ -78,7 +85,7 @@ class Adapters {
   Pieces make(const std::string& name, const AdapterOptions& options) const;
   void adopt(const std::string& name, Entry made);
   void plug(const std::string& name, bool on);
-  std::vector<LinearPiece*> mergeable() const;
+  const Pieces& active_pieces() const;
   std::vector<nn::Parameter*> all_parameters() const;
 
   nn::Module& model_;

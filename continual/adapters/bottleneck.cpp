@@ -34,9 +34,13 @@ Tensor BottleneckPiece::operator()(const Tensor& x, const Tensor& y) {
 
 void BottleneckPiece::plug(bool on) {
   if (!parent()) return;  // the block is gone
-  check(!on || !slot_, "activate", "'", path(), "': the slot of '", block_.path(), "' is taken by another adapter");
+  if (on) check_slot_free(!slot_);
   if (on) slot_ = this;
   else if (slot_ == this) slot_ = nullptr;
+}
+
+void BottleneckPiece::merge(bool) {
+  fail("merge", "'", path(), "' is not linear: bottleneck adapters cannot be merged");
 }
 
 }  // namespace stet::continual

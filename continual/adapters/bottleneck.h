@@ -28,6 +28,7 @@ class BottleneckPiece final : public Piece, public nn::SublayerSlot {
                   const BottleneckOptions& options);
   Tensor operator()(const Tensor& x, const Tensor& y) override;
   void plug(bool on) override;
+  void merge(bool on) override;
 
  private:
   nn::TransformerBlock& block_;

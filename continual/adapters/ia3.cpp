@@ -10,7 +10,7 @@ Tensor Ia3::adapted(const Tensor& x) {
 
 Merged Ia3::merged() const {
   const NoGrad no_grad;
-  const Tensor bias = base_bias().defined() ? base_bias().detach() : Tensor();
+  const Tensor bias = base_bias();
   return {base().weight * ia3_l, bias.defined() && !feedforward_ ? bias * flatten(ia3_l) : bias};
 }
 

@@ -10,7 +10,7 @@ struct Ia3Options {
   std::vector<std::string> targets = {};      ///< globs over linear layers whose output is scaled: "*k_proj", "*v_proj"
   std::vector<std::string> feedforward = {};  ///< those whose input is: "*down_proj"
   bool fan_in_fan_out = false;                ///< as in LoraOptions
-  std::vector<std::string> modules_to_save = {};  ///< the same
+  std::vector<std::string> modules_to_save = {};  ///< the same, without ensure_weight_tying
 };
 
 /// y = l * (x W^T + b), or (l * x) W^T + b for a feed-forward layer. l starts as 1.

@@ -30,6 +30,7 @@ Lora::Lora(nn::Linear& base, std::string name, std::string place, const LoraOpti
       lora_B(this, "lora_B", zeros({base.out(), rank()}, base.weight.value().options())),
       alpha_(pick(options.alpha_pattern, this->place(), options.alpha)),
       scale_(alpha_ / (options.rslora ? std::sqrt(static_cast<double>(rank())) : static_cast<double>(rank()))) {
+  if (options.bias != LoraBias::none && base.bias) copy(*base.bias);
   if (options.dropout > 0) lora_dropout_.emplace(this, "lora_dropout", options.dropout);
   if (!options.dora) return;
   const NoGrad no_grad;
@@ -56,7 +57,7 @@ Merged Lora::merged() const {
   const NoGrad no_grad;
   Tensor weight = base().weight + matmul(lora_B, lora_A) * scale_;
   if (lora_magnitude_vector) weight = weight * unsqueeze(*lora_magnitude_vector / row_norms(), 1);
-  return {weight, base_bias().defined() ? base_bias().detach() : Tensor()};
+  return {weight, base_bias()};
 }
 
 }  // namespace stet::continual

@@ -8,6 +8,13 @@ namespace stet::continual {
 /// Of several globs that match, the first counts.
 template <class T> using ByGlob = std::vector<std::pair<std::string, T>>;
 
+/// Which biases of the model are trained, in copies.
+enum class LoraBias {
+  none,
+  all,        ///< those of every module, norms and layers without LoRA included
+  lora_only,  ///< those of the layers that have LoRA
+};
+
 /// The defaults and meanings are PEFT's.
 struct LoraOptions {
   std::vector<std::string> targets = {};  ///< globs over paths of linear layers: "*q_proj"
@@ -17,9 +24,13 @@ struct LoraOptions {
   bool rslora = false;          ///< scale alpha / sqrt(rank) instead of alpha / rank
   bool dora = false;            ///< learn the norm of each row of the weight apart from its direction
   bool fan_in_fan_out = false;  ///< only written to files: PEFT's base stores its weights as (in, out), as in GPT-2
-  ByGlob<std::int64_t> rank_pattern = {};         ///< ranks of layers that have another
-  ByGlob<double> alpha_pattern = {};              ///< the same for alpha
-  std::vector<std::string> modules_to_save = {};  ///< globs over linear layers that are trained whole, as a head is
+  ByGlob<std::int64_t> rank_pattern = {};  ///< ranks of layers that have another
+  ByGlob<double> alpha_pattern = {};       ///< the same for alpha
+  /// Globs over modules that are trained whole, as a head is: every parameter of a Linear, Embedding or norm. With tied
+  /// embeddings the table's copy is the input's alone, and "lm_head" a copy for the output alone.
+  std::vector<std::string> modules_to_save = {};
+  LoraBias bias = LoraBias::none;
+  bool ensure_weight_tying = false;  ///< one copy for both ends of tied embeddings, where either is trained whole
 };
 
 /// y = x W^T + b + s (drop(x) A^T) B^T. A starts as U(-1/sqrt(in), 1/sqrt(in)), B as 0. With DoRA

@@ -24,10 +24,31 @@ constexpr const char* kWeights = "adapter_model.safetensors";
 constexpr const char* kPlacements[] = {"houlsby", "pfeiffer", "parallel"};
 constexpr const char* kActivations[] = {"none", "relu", "gelu", "tanh", "sigmoid"};
 
-/// PEFT holds A and B as layers, so that their keys end in ".weight"; vectors are plain parameters there.
-std::string key_of(const Piece& piece, const nn::Parameter& p) {
-  const std::string name = p.path().substr(piece.path().size() + 1);
-  return std::string(kPrefix) + piece.place() + "." + name + (name == "lora_A" || name == "lora_B" ? ".weight" : "");
+constexpr const char* kBiases[] = {"none", "all", "lora_only"};
+
+/// PEFT holds A and B as layers, so that their keys end in ".weight"; vectors are plain parameters there. The bias of a
+/// layer that has LoRA is the wrapped layer's. A table that both ends read is saved at both.
+std::vector<std::string> keys_of(const Piece& piece, const nn::Parameter& p) {
+  std::string name = p.path().substr(piece.path().size() + 1);
+  if (name == "lora_A" || name == "lora_B") name += ".weight";
+  if (name == "bias" && dynamic_cast<const Lora*>(&piece)) name = "base_layer.bias";
+  std::vector<std::string> keys{std::string(kPrefix) + piece.place() + "." + name};
+  if (const auto* table = dynamic_cast<const WholeTable*>(&piece); table && table->tied_place())
+    keys.push_back(std::string(kPrefix) + *table->tied_place() + "." + name);
+  return keys;
+}
+
+/// A parameter's value as its file has it, and the other way round: GPT-2's linear layers are (in, out) in PEFT.
+Tensor turned(const AdapterOptions& options, const Piece& piece, const nn::Parameter& p, const Tensor& value) {
+  const bool fan_in_fan_out = std::visit(
+      [](const auto& o) {
+        if constexpr (requires { o.fan_in_fan_out; }) return o.fan_in_fan_out;
+        else return false;
+      },
+      options);
+  const bool turn = fan_in_fan_out && p.name() == "weight" && dynamic_cast<const WholeModule*>(&piece) &&
+                    dynamic_cast<const nn::Linear*>(piece.parent()) && value.rank() == 2;
+  return turn ? contiguous(transpose(value)) : value;
 }
 
 /// The places that a file's keys speak of: what stands between the prefix and one of `endings`.
@@ -60,8 +81,8 @@ class Config {
     return value && value->flag();
   }
   /// Place of a text in `names`.
-  int index(std::string_view key, std::span<const char* const> names) const {
-    const auto value = root().at(key);
+  int index(std::string_view key, std::span<const char* const> names) const { return index(root().at(key), names); }
+  static int index(const JsonFile::Value& value, std::span<const char* const> names) {
     for (std::size_t i = 0; i < names.size(); ++i)
       if (value.text() == names[i]) return static_cast<int>(i);
     value.refuse("found ", quoted(value.text()), ", which is none of those that are known");
@@ -95,13 +116,42 @@ bool is_named(const std::string& place, const std::vector<std::string>& names) {
                      [&](const std::string& name) { return place == name || place.ends_with("." + name); });
 }
 
-/// The layers that were trained whole, by the file's keys.
-std::vector<std::string> whole_layers(const Config& config, const nn::State& state) {
+/// Of a bias that is trained with its module, PEFT's "all" saves the original and the copy once more.
+bool is_repeated(const std::string& key) {
+  return key.ends_with(".original_module.bias") || key.ends_with(".modules_to_save.bias");
+}
+
+/// The modules that were trained whole, by the file's keys. Names in modules_to_save are ends of paths, within a path's
+/// part as well ("norm" is input_layernorm, too), and stand for all that a module contains.
+std::vector<std::string> whole_modules(const Config& config, const nn::State& state) {
   const auto names = config.texts("modules_to_save");
-  std::vector<std::string> out;
-  for (const std::string& place : places_in(state, {".weight"}))
-    if (is_named(place, names)) out.push_back(place);
-  return out;
+  const auto is_whole = [&](std::string_view path) {
+    return std::any_of(names.begin(), names.end(), [&](const std::string& name) { return path.ends_with(name); });
+  };
+  std::set<std::string> out;
+  for (const auto& [key, value] : state) {
+    if (!key.starts_with(kPrefix) || key.ends_with(".ia3_l") || is_repeated(key)) continue;
+    std::string_view path = std::string_view(key).substr(kPrefix.size());
+    if (path.find('.') == path.npos) continue;
+    const std::string_view place = path = path.substr(0, path.rfind('.'));
+    if (place.ends_with(".lora_A") || place.ends_with(".lora_B") || place.ends_with(".base_layer")) continue;
+    bool whole = is_whole(path);
+    for (auto dot = path.rfind('.'); !whole && dot != path.npos; dot = path.rfind('.')) {
+      path = path.substr(0, dot);
+      whole = is_whole(path);
+    }
+    if (whole) out.emplace(place);
+  }
+  return {out.begin(), out.end()};
+}
+
+/// Whether PEFT tied the embeddings that were trained whole: it then saves them at both ends. With the flag alone it
+/// has not, where it does not know the embedding's name (GPT-2's wte).
+bool are_tied(const nn::State& state, const std::vector<TiedPaths>& tied) {
+  return std::any_of(tied.begin(), tied.end(), [&](const TiedPaths& t) {
+    return state.contains(std::string(kPrefix) + t.table + ".weight") &&
+           state.contains(std::string(kPrefix) + t.head + ".weight");
+  });
 }
 
 /// A key of PEFT's patterns: a regular expression for the end of a path. A long or unusual one is refused, since a
@@ -117,10 +167,10 @@ std::regex path_end(std::string_view pattern, const JsonFile::Value& at) {
   at.refuse("the pattern ", quoted(pattern), " is not one that can be matched here");
 }
 
-LoraOptions lora_options(const Config& config, const nn::State& state) {
-  for (const char* key : {"bias", "lora_bias", "layer_replication", "target_parameters", "trainable_token_indices",
-                          "alora_invocation_tokens", "use_qalora", "use_bdlora", "kasa_config", "arrow_config",
-                          "velora_config", "monteclora_config"})
+LoraOptions lora_options(const Config& config, const nn::State& state, const std::vector<TiedPaths>& tied) {
+  for (const char* key :
+       {"lora_bias", "layer_replication", "target_parameters", "trainable_token_indices", "alora_invocation_tokens",
+        "use_qalora", "use_bdlora", "kasa_config", "arrow_config", "velora_config", "monteclora_config"})
     config.refuse(key);
   // PiSSA, OLoRA, CorDA and LoftQ change the base as well.
   if (const auto start = config.find("init_lora_weights"); start && start->type() != JsonType::flag)
@@ -150,7 +200,9 @@ LoraOptions lora_options(const Config& config, const nn::State& state) {
     return a == state.end() || a->second.rank() != 2 || a->second.shape()[0] != pattern.second;
   });
   read_patterns("alpha_pattern", options.alpha_pattern, [](const JsonFile::Value& v) { return v.number(); });
-  options.modules_to_save = whole_layers(config, state);
+  options.modules_to_save = whole_modules(config, state);
+  if (const auto bias = config.find("bias")) options.bias = static_cast<LoraBias>(Config::index(*bias, kBiases));
+  options.ensure_weight_tying = config.flag("ensure_weight_tying") && are_tied(state, tied);
   return options;
 }
 
@@ -159,7 +211,7 @@ Ia3Options ia3_options(const Config& config, const nn::State& state) {
   const auto names = config.texts("feedforward_modules");
   for (const std::string& place : places_in(state, {".ia3_l"}))
     (is_named(place, names) ? options.feedforward : options.targets).push_back(place);
-  options.modules_to_save = whole_layers(config, state);
+  options.modules_to_save = whole_modules(config, state);
   return options;
 }
 
@@ -173,9 +225,9 @@ BottleneckOptions bottleneck_options(const Config& config, const nn::State& stat
   return options;
 }
 
-AdapterOptions read_options(const Config& config, const nn::State& state) {
+AdapterOptions read_options(const Config& config, const nn::State& state, const std::vector<TiedPaths>& tied) {
   const auto type = config.root().at("peft_type");
-  if (type.text() == "LORA") return lora_options(config, state);
+  if (type.text() == "LORA") return lora_options(config, state, tied);
   if (type.text() == "IA3") return ia3_options(config, state);
   if (type.text() == "BOTTLENECK") return bottleneck_options(config, state);
   type.refuse("found ", quoted(type.text()), ", expected LORA, IA3 or BOTTLENECK");
@@ -197,7 +249,8 @@ struct Fields {
     config["use_dora"] = o.dora;
     config["fan_in_fan_out"] = o.fan_in_fan_out;
     config["rank_pattern"] = config["alpha_pattern"] = json::object();
-    config["bias"] = "none";
+    config["bias"] = kBiases[static_cast<int>(o.bias)];
+    config["ensure_weight_tying"] = o.ensure_weight_tying;
     config["init_lora_weights"] = true;
   }
   void operator()(const Ia3Options& o) const {
@@ -217,8 +270,12 @@ struct Fields {
 
 /// Names a piece's place in the lists of the configuration.
 void list_place(json& config, const Piece& piece) {
-  if (dynamic_cast<const WholeLayer*>(&piece)) {
+  if (dynamic_cast<const BiasPiece*>(&piece)) return;  // "all" names none
+  if (dynamic_cast<const WholeModule*>(&piece) || dynamic_cast<const WholeHead*>(&piece)) {
     config["modules_to_save"].push_back(piece.place());
+    // PEFT ties by this name where it does not know the embedding's.
+    if (const auto* table = dynamic_cast<const WholeTable*>(&piece); table && table->tied_place())
+      config["modules_to_save"].push_back(*table->tied_place());
     return;
   }
   config["target_modules"].push_back(piece.place());
@@ -231,25 +288,41 @@ void list_place(json& config, const Piece& piece) {
   }
 }
 
+/// Whether a file's tensor fits a parameter; what does not is written to `problems`.
+bool fits(const nn::State& state, const std::string& key, const Shape& wanted, std::ostream& problems) {
+  const auto found = state.find(key);
+  if (found == state.end()) problems << "\n  missing: " << key << ' ' << wanted;
+  else if (!(found->second.shape() == wanted))
+    problems << "\n  mismatched: " << key << " is " << found->second.shape() << ", the adapter has " << wanted;
+  else return true;
+  return false;
+}
+
 /// Copies a file's tensors into the pieces; an Error lists all that do not fit before anything is written.
-void fill(const std::vector<std::unique_ptr<Piece>>& pieces, const nn::State& state,
+void fill(const AdapterOptions& options, const std::vector<std::unique_ptr<Piece>>& pieces, const nn::State& state,
           const std::filesystem::path& file) {
   std::ostringstream problems;
   std::set<std::string> wanted;
+  std::vector<std::pair<nn::Parameter*, Tensor>> values;
   for (const auto& piece : pieces)
-    for (const nn::Parameter* p : piece->parameters()) {
-      const std::string key = key_of(*piece, *p);
-      wanted.insert(key);
-      const auto found = state.find(key);
-      if (found == state.end()) problems << "\n  missing: " << key << ' ' << p->shape();
-      else if (!(found->second.shape() == p->shape()))
-        problems << "\n  mismatched: " << key << " is " << found->second.shape() << ", the adapter has " << p->shape();
+    for (nn::Parameter* p : piece->parameters()) {
+      const Shape shape = turned(options, *piece, *p, p->value().detach()).shape();
+      const auto keys = keys_of(*piece, *p);
+      wanted.insert(keys.begin(), keys.end());
+      bool fit = true;
+      for (const std::string& key : keys) fit = fits(state, key, shape, problems) && fit;
+      if (!fit) continue;
+      const Tensor& value = state.at(keys.front());
+      if (keys.size() > 1 && !(value.numel() == 0 || max(abs(value - state.at(keys.back()))).item() == 0))
+        problems << "\n  untied: " << keys.front() << " and " << keys.back() << " differ, and one weight is both";
+      values.emplace_back(p, turned(options, *piece, *p, value));
     }
+  const auto* lora = std::get_if<LoraOptions>(&options);
   for (const auto& [key, value] : state)
-    if (!wanted.contains(key)) problems << "\n  unexpected: " << key << ' ' << value.shape();
+    if (!wanted.contains(key) && !(lora && lora->bias == LoraBias::all && is_repeated(key)))
+      problems << "\n  unexpected: " << key << ' ' << value.shape();
   check(problems.str().empty(), "load", file.string(), " does not fit its adapter:", problems.str());
-  for (const auto& piece : pieces)
-    for (nn::Parameter* p : piece->parameters()) p->set(to(state.at(key_of(*piece, *p)), p->value().device()));
+  for (const auto& [p, value] : values) p->set(to(value, p->value().device()));
 }
 
 }  // namespace
@@ -264,7 +337,9 @@ void Adapters::save(const std::string& name, const std::filesystem::path& folder
   std::visit(Fields{config}, saved.options);
   for (const auto& piece : saved.pieces) {
     list_place(config, *piece);
-    for (const nn::Parameter* p : piece->parameters()) state[key_of(*piece, *p)] = p->value().detach();
+    for (const nn::Parameter* p : piece->parameters())
+      for (const std::string& key : keys_of(*piece, *p))
+        state[key] = turned(saved.options, *piece, *p, p->value().detach());
   }
   std::error_code problem;
   std::filesystem::create_directories(folder, problem);
@@ -278,13 +353,13 @@ void Adapters::load(const std::string& name, const std::filesystem::path& folder
   check_free(name, "load");
   const Config config(folder / kConfig);
   const nn::State state = nn::load_safetensors(folder / kWeights);
-  Entry made{read_options(config, state), {}};
+  Entry made{read_options(config, state, tied_embeddings(model_)), {}};
   try {
     made.pieces = make(name, made.options);
   } catch (const Error& error) {
     fail("load", (folder / kWeights).string(), ": ", error.what());
   }
-  fill(made.pieces, state, folder / kWeights);
+  fill(made.options, made.pieces, state, folder / kWeights);
   adopt(name, std::move(made));
 }
 

@@ -27,7 +27,8 @@ Gpt2::Gpt2(Gpt2Config config)
       wte_(&transformer_, "wte", config.vocab_size, config.n_embd),
       wpe_(&transformer_, "wpe", config.n_positions, config.n_embd),
       h(&transformer_, "h", config.n_layer, block(config)),
-      ln_f_(&transformer_, "ln_f", config.n_embd, {.eps = config.layer_norm_epsilon}) {
+      ln_f_(&transformer_, "ln_f", config.n_embd, {.eps = config.layer_norm_epsilon}),
+      lm_head_(this, "lm_head", wte_) {
   if (config.embd_pdrop > 0) drop_.emplace(&transformer_, "drop", config.embd_pdrop);
   initialize_transformer(*this, config.initializer_range);
   const double residual = config.initializer_range / std::sqrt(2.0 * static_cast<double>(config.n_layer));
@@ -42,7 +43,7 @@ Tensor Gpt2::operator()(const Tensor& tokens, AttentionContext context) {
   const Tensor positions = positions_.index(tokens.shape()[0], past, tokens.shape()[1], tokens.device());
   Tensor x = wte_(tokens) + wpe_(positions);
   if (drop_) x = (*drop_)(x);
-  return linear(ln_f_(h(x, context)), wte_.weight);
+  return lm_head_(ln_f_(h(x, context)));
 }
 
 State Gpt2::transposed(const State& state) {

@@ -36,6 +36,7 @@ class Gpt2 : public Module {
 
  private:
   LayerNorm ln_f_;
+  TiedLinear lm_head_;
   Positions positions_;
 };
 

@@ -53,8 +53,8 @@ Llama::Llama(LlamaConfig config)
       layers(&model_, "layers", config.num_hidden_layers, [&](std::int64_t layer) { return block(config, layer); }),
       norm_(&model_, "norm", config.hidden_size, {.eps = config.rms_norm_eps}),
       frequencies_(scaled_frequencies(head_width(config), config.rope_theta, config.rope_scaling)) {
-  if (!config.tie_word_embeddings)
-    lm_head_.emplace(this, "lm_head", config.hidden_size, config.vocab_size, LinearOptions{.bias = false});
+  if (config.tie_word_embeddings) tied_head_.emplace(this, "lm_head", embed_tokens_);
+  else lm_head_.emplace(this, "lm_head", config.hidden_size, config.vocab_size, LinearOptions{.bias = false});
   initialize_transformer(*this, config.initializer_range);
 }
 
@@ -66,7 +66,7 @@ Tensor Llama::operator()(const Tensor& tokens, AttentionContext context) {
   const Tensor x = embed_tokens_(tokens);
   context.rotary = positions_.rotary(past, length, frequencies_, x.options());
   const Tensor y = norm_(layers(x, context));
-  return lm_head_ ? (*lm_head_)(y) : linear(y, embed_tokens_.weight);
+  return lm_head_ ? (*lm_head_)(y) : (*tied_head_)(y);
 }
 
 }  // namespace stet::nn

@@ -56,6 +56,7 @@ class Llama : public Module {
  private:
   RMSNorm norm_;
   std::optional<Linear> lm_head_;
+  std::optional<TiedLinear> tied_head_;
   std::vector<double> frequencies_;
   Positions positions_;
 };

@@ -134,6 +134,12 @@ TEST_CASE("adapters in the prefix make features old", "[feature_cache]") {
   CHECK(fresh([&] { adapters.deactivate(); }));
   CHECK(fresh([&] { adapters.detach("a"); }));
   CHECK_FALSE(fresh([] {}));
+  // Copies in the parameters' places, where no layer's slot is taken.
+  adapters.attach("whole", LoraOptions{.modules_to_save = {"fc2"}});
+  for (nn::Parameter* p : adapters.parameters("whole")) p->set_trainable(false);
+  CHECK(fresh([&] { adapters.deactivate(); }));
+  CHECK(fresh([&] { adapters.activate("whole"); }));
+  CHECK_FALSE(fresh([] {}));
 }
 
 TEST_CASE("a prefix that is not fixed is refused by name", "[feature_cache][misuse]") {

@@ -6,7 +6,7 @@
 
 adapters/base.safetensors: "llama.NAME" and "gpt2.NAME" the bases' state dicts, "in.tokens", "CASE/out" the logits,
 computed in f64. adapters/CASE: PEFT's own files, with random values instead of the initial ones. The checked-in files
-were written with the versions that the metadata names.
+were written with the versions that the metadata names. The tied Llama is the other without its lm_head.
 """
 
 import pathlib
@@ -22,10 +22,10 @@ torch.set_num_threads(1)
 
 
 def base(family):
-    if family == "llama":
+    if family != "gpt2":
         model = transformers.LlamaForCausalLM(transformers.LlamaConfig(
             hidden_size=8, intermediate_size=12, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-            max_position_embeddings=16, rope_theta=10000.0, rms_norm_eps=1e-5, vocab_size=19, tie_word_embeddings=False,
+            max_position_embeddings=16, rope_theta=10000.0, rms_norm_eps=1e-5, vocab_size=19, tie_word_embeddings=family == "tied_llama",
             attn_implementation="eager"))
     else:
         model = transformers.GPT2LMHeadModel(transformers.GPT2Config(
@@ -52,6 +52,22 @@ CASES = {
     "lora_head": ("llama", peft.LoraConfig(r=2, use_dora=True, target_modules=["q_proj"], modules_to_save=["lm_head"])),
     "ia3_head": ("llama", peft.IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"],
                                          modules_to_save=["lm_head"])),
+    # "norm" is the end of every norm's name. PEFT knows "embed_tokens" and "lm_head" as tied, but not "wte".
+    "norms": ("llama", peft.LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["embed_tokens", "norm"])),
+    "gpt2_bias_all": ("gpt2", peft.LoraConfig(r=2, bias="all", fan_in_fan_out=True, target_modules=["c_attn"],
+                                              modules_to_save=["ln_f", "attn.c_proj"])),
+    "gpt2_lora_only": ("gpt2", peft.LoraConfig(r=2, bias="lora_only", use_dora=True, fan_in_fan_out=True,
+                                               target_modules=["c_attn", "c_fc"])),
+    "gpt2_wte": ("gpt2", peft.LoraConfig(r=2, fan_in_fan_out=True, target_modules=["c_fc"], modules_to_save=["wte"],
+                                         ensure_weight_tying=True)),
+    "gpt2_untied": ("gpt2", peft.LoraConfig(r=2, fan_in_fan_out=True, target_modules=["c_fc"],
+                                            modules_to_save=["wte", "lm_head"])),
+    "gpt2_tied": ("gpt2", peft.LoraConfig(r=2, fan_in_fan_out=True, target_modules=["c_fc"],
+                                          modules_to_save=["lm_head"], ensure_weight_tying=True)),
+    "tied_llama": ("tied_llama", peft.LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["embed_tokens"],
+                                                 ensure_weight_tying=True)),
+    "gpt2_ia3_whole": ("gpt2", peft.IA3Config(target_modules=["c_attn"], feedforward_modules=[], fan_in_fan_out=True,
+                                              modules_to_save=["wpe", "ln_1", "lm_head"])),
 }
 
 
@@ -74,7 +90,7 @@ def write():
         model = peft.get_peft_model(base(family), config)
         generator = torch.Generator().manual_seed(100 + number)
         for key, p in model.named_parameters():
-            if "modules_to_save" in key:
+            if "modules_to_save" in key or (p.requires_grad and key.endswith("bias")):
                 p.data = p.data + torch.randn(p.shape, generator=generator) * 0.3
             elif "lora_" in key or "ia3_" in key:
                 around = p.data if "magnitude" in key else 1.0 if "ia3_" in key else 0.0
@@ -93,6 +109,10 @@ def check(folder):
         error = (logits(model) - expected[f"{name}/out"]).abs().max().item()
         print(f"{name}: largest difference of a logit {error:.1e}")
         assert error <= 1e-5, name
+        if name in ("gpt2_tied", "tied_llama"):
+            ends = [end.modules_to_save["default"].weight
+                    for end in (model.get_input_embeddings(), model.base_model.model.lm_head)]
+            assert ends[0] is ends[1], name
 
 
 if __name__ == "__main__":

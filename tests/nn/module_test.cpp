@@ -255,3 +255,27 @@ TEST_CASE("Numbers with commas") {
   CHECK(nn::with_commas(-123456) == "-123,456");
   CHECK(nn::with_commas(1234567890) == "1,234,567,890");
 }
+
+TEST_CASE("a parameter that stands in is read by forward passes alone") {
+  nn::Module root;
+  nn::Linear fc(&root, "fc", 3, 2);
+  nn::Module copies(&root, "copies");
+  nn::Parameter bias(&copies, "bias", fc.bias->value().detach() + 1.0), wide(&copies, "wide", zeros({3}));
+  const Tensor x = ones({1, 3}), before = fc(x).detach(), own = fc.bias->value().detach().clone();
+  fc.bias->set_stand_in(&bias);
+  CHECK(fc.bias->stand_in() == &bias);
+  CHECK(max(abs(fc(x).detach() - before - 1.0)).item() < 1e-6);
+  sum(fc(x)).backward();
+  CHECK(bias.grad().defined());
+  CHECK_FALSE(fc.bias->grad().defined());
+  // What is saved and written is the parameter's own.
+  const Tensor shifted = fc(x).detach();
+  CHECK(max(abs(root.state().at("fc.bias") - own)).item() == 0);
+  fc.bias->set(own * 2);
+  CHECK(max(abs(fc(x).detach() - shifted)).item() == 0);
+  fc.bias->set(own);
+  CHECK_THAT(message_of([&] { fc.bias->set_stand_in(&wide); }),
+             Contains("[set_stand_in] 'fc.bias' has shape (2,), 'copies.wide' has (3,)"));
+  fc.bias->set_stand_in(nullptr);
+  CHECK(max(abs(fc(x).detach() - before)).item() == 0);
+}

@@ -1,7 +1,8 @@
-// A tiny Llama to adapt, and adapters for it.
+// A tiny Llama and a tiny GPT-2 to adapt, and adapters for them.
 #pragma once
 
 #include <stet/continual/adapters/adapters.h>
+#include <stet/nn/models/gpt2.h>
 #include <stet/nn/models/llama.h>
 
 #include "support/samples.h"
@@ -16,17 +17,40 @@ inline void shake(const std::vector<nn::Parameter*>& parameters) {
 }
 
 struct LlamaCase {
-  nn::Llama model{{.vocab_size = 19,
-                   .hidden_size = 8,
-                   .intermediate_size = 12,
-                   .num_hidden_layers = 2,
-                   .num_attention_heads = 4,
-                   .num_key_value_heads = 2,
-                   .max_position_embeddings = 16,
-                   .rms_norm_eps = 1e-5,
-                   .rope_theta = 10000}};
+  nn::Llama model;
   Tensor tokens;
-  LlamaCase() {
+  explicit LlamaCase(bool tied = false)
+      : model({.vocab_size = 19,
+               .hidden_size = 8,
+               .intermediate_size = 12,
+               .num_hidden_layers = 2,
+               .num_attention_heads = 4,
+               .num_key_value_heads = 2,
+               .max_position_embeddings = 16,
+               .rms_norm_eps = 1e-5,
+               .rope_theta = 10000,
+               .tie_word_embeddings = tied}) {
+    Generator generator(4);
+    tokens = randint({2, 7}, 0, 19, generator);
+  }
+  Tensor operator()() {
+    const NoGrad no_grad;
+    const nn::EvalScope evaluation(model);
+    return model(tokens);
+  }
+};
+
+struct Gpt2Case {
+  nn::Gpt2 model{{.vocab_size = 19,
+                  .n_positions = 9,
+                  .n_embd = 8,
+                  .n_layer = 2,
+                  .n_head = 2,
+                  .resid_pdrop = 0,
+                  .embd_pdrop = 0,
+                  .attn_pdrop = 0}};
+  Tensor tokens;
+  Gpt2Case() {
     Generator generator(4);
     tokens = randint({2, 7}, 0, 19, generator);
   }
