@@ -1,4 +1,4 @@
-// Losses over sequences: shifted views and cross_entropy.
+// Losses over sequences: shifted labels and cross_entropy.
 #include <stet/nn/sequence.h>
 
 #include <cmath>
@@ -12,9 +12,13 @@ Tensor next_token_loss(const Tensor& logits, const Tensor& labels, SequenceLossO
             logits.shape()[1] == labels.shape()[1] && labels.shape()[1] >= 2,
         "next_token_loss", "logits ", logits.shape(), ", labels ", labels.shape(),
         ": expected (batch, T, vocabulary) and (batch, T), T at least 2");
-  const std::int64_t last = labels.shape()[1] - 1;
-  return cross_entropy(slice(logits, 1, 0, last), slice(labels, 1, 1),
-                       {.ignore_index = options.ignore_index, .reduction = options.reduction});
+  // The last position has nothing to predict. It is ignored and not cut off, so that no tensor of the logits' size is
+  // copied.
+  const std::int64_t batch = labels.shape()[0], last = labels.shape()[1] - 1;
+  const Tensor none = full({batch, 1}, static_cast<double>(options.ignore_index), labels.options());
+  const Tensor loss = cross_entropy(logits, cat({slice(labels, 1, 1), none}, 1),
+                                    {.ignore_index = options.ignore_index, .reduction = options.reduction});
+  return options.reduction == Reduction::none ? slice(loss, 1, 0, last) : loss;
 }
 
 std::int64_t count_labels(const Tensor& labels, std::int64_t ignore_index) {
