@@ -1,7 +1,10 @@
 // Tables and the results file.
 #include <stet/continual/report.h>
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
@@ -135,6 +138,14 @@ std::string table(const std::vector<HeatMap>& maps) {
     }
   }
   return out + '\n';
+}
+
+void make_folder(const std::filesystem::path& folder) {
+  const std::filesystem::path path = folder.empty() ? "." : folder;
+  std::error_code problem;
+  std::filesystem::create_directories(path, problem);
+  if (!problem && access(path.c_str(), W_OK | X_OK) != 0) problem.assign(errno, std::generic_category());
+  check(!problem, "make_folder", path.string(), ": ", problem.message());
 }
 
 void write_text_file(const std::filesystem::path& path, std::string_view text) {

@@ -58,6 +58,10 @@ void write_accuracy_matrices_svg(const std::filesystem::path& path, const std::s
 void write_accuracy_matrix_svg(const std::filesystem::path& path, const AccuracyMatrix& matrix,
                                const std::string& title, const std::vector<std::string>& tasks = {});
 
+/// Makes the folder where it is missing. Called before a long run, it is an Error now rather than after the work that
+/// nothing can be written there.
+void make_folder(const std::filesystem::path& folder);
+
 /// Writes the text beside `path` and renames it over it. An Error names the file.
 void write_text_file(const std::filesystem::path& path, std::string_view text);
 

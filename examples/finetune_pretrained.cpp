@@ -156,6 +156,8 @@ void train(const Arguments& a, const Model& model, const Text& domain, const Tex
     const Tensor loss = nn::next_token_loss(model.forward(tokens), tokens);
     loss.backward();
     optimizer.step();
+    check(std::isfinite(loss.item()), "finetune_pretrained", "step ", step + 1, ": the loss is ", loss.item(),
+          ": the learning rate ", rate, " is too high (--rate)");
     char words[64];
     std::snprintf(words, sizeof words, "step %lld, loss %.3f", static_cast<long long>(step + 1), loss.item());
     line.update(static_cast<double>(step + 1) / static_cast<double>(a.steps), words);
@@ -165,7 +167,8 @@ void train(const Arguments& a, const Model& model, const Text& domain, const Tex
 void run(const Arguments& a) {
   manual_seed(a.seed);
   const fs::path path = a.model;
-  fs::create_directories(a.out);  // now rather than after the work
+  check(!std::isnan(a.rate), "finetune_pretrained", "--rate nan: expected a number");
+  continual::make_folder(a.out);
   check(!fs::is_directory(path) || !fs::equivalent(path, a.out), "finetune_pretrained", "--out ", a.out,
         " is the model's own folder: its files would be overwritten");
   const Model model(path);
@@ -182,6 +185,9 @@ void run(const Arguments& a) {
   const double before[] = {loss_on(model, domain.held_out, a.batch), loss_on(model, general.held_out, a.batch)};
   train(a, model, domain, general);
   const double after[] = {loss_on(model, domain.held_out, a.batch), loss_on(model, general.held_out, a.batch)};
+  check(std::isfinite(after[0]) && std::isfinite(after[1]), "finetune_pretrained", "after training the loss is ",
+        after[0], " on the documents and ", after[1],
+        " on the general text; nothing is written: the learning rate is too high (--rate)");
   std::printf("nats a token on held-out text (perplexity)\n");
   for (int i : {0, 1})
     std::printf("%-8s before %.4f (%.2f)   after %.4f (%.2f)   %s %+.4f\n", i == 0 ? "domain" : "general", before[i],

@@ -55,7 +55,6 @@ void run(Arguments arguments) {
     if (text.size() > printed) std::cout << text.substr(printed) << std::flush;
     printed = text.size();
   };
-  print();
   arguments.options.stop_tokens = model.end_tokens;
   arguments.options.on_token = [&](std::int64_t token) {
     tokens.push_back(token);
@@ -71,7 +70,8 @@ void run(Arguments arguments) {
     made = nn::generate(**llama, prompt, arguments.options).size();
   else fail("generate", path.string(), ": a ", model.model_type, " model makes no text");
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  std::cout << '\n';
+  print();  // the prompt alone, where nothing followed
+  std::cout << std::endl;
   std::fprintf(stderr, "%zu tokens, %.0f tokens/s\n", made, static_cast<double>(made) / seconds);
 }
 

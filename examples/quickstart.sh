@@ -26,7 +26,7 @@ echo "--- split_fashion_mnist: five tasks, one after the other, $long"
 build/$preset/examples/split_fashion_mnist --out build/$preset/quickstart "$@"
 echo
 cat <<END
-Next, in build/$preset/examples/:
+Next, in build/$preset/examples/ (after cmake --build --preset $preset, for what is not built yet):
   custom_strategy       a strategy of your own in under 40 lines (docs/continual.md)
   claims/               what is said about forgetting, a program for each claim (docs/claims.md)
   finetune_domain       a small GPT learns a domain and forgets general prose (bash examples/get_text.sh DIR makes the texts)

@@ -146,6 +146,7 @@ void conclude(const std::vector<Summary>& all) {
 }
 
 void compare(const Arguments& arguments, const Pool& train, const Pool& test) {
+  make_folder(arguments.out);
   const auto start = std::chrono::steady_clock::now();
   const auto runs = run_all(train, test, arguments.seeds);
   const auto summaries = summarise(runs);

@@ -114,6 +114,9 @@ class Module {
   void eval() { train(false); }
   bool is_training() const { return training_; }
 
+  /// Whether this is no part of the architecture but was put into it, as adapters are: save_pretrained leaves it out.
+  virtual bool is_added() const { return false; }
+
   void zero_grad();
   /// Moves the parameters to another device; gradients are dropped. Buffers stay: a generator's state is the
   /// host's. An optimizer made before has its state where it was: make it afterwards, or load() it again.

@@ -120,7 +120,7 @@ void drop_tied_output(Weights& weights, const std::string& embedding) {
 template <class Model, bool turn = false, class... Settings>
 std::unique_ptr<Model> filled(Weights& weights, const Settings&... settings) {
   auto model = std::make_unique<Model>(settings...);
-  State state = turn ? Gpt2::transposed(weights.state) : std::move(weights.state);
+  State state = turn ? Gpt2::transposed(std::move(weights.state)) : std::move(weights.state);
   for (const Buffer* b : model->buffers()) state.emplace(b->path(), b->value());
   try {
     model->load(state);

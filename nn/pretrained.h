@@ -18,7 +18,7 @@ struct Pretrained {
   std::string model_type;  ///< as config.json names it: gpt2, llama, mistral, qwen2 (both a Llama) or bert
   std::variant<std::unique_ptr<Gpt2>, std::unique_ptr<Llama>, std::unique_ptr<Bert>, std::unique_ptr<BertClassifier>>
       model;
-  std::vector<std::int64_t> end_tokens = {};  ///< eos_token_id, where a text ends
+  std::vector<std::int64_t> end_tokens = {};  ///< where a text ends: eos_token_id, generation_config.json's first
   std::vector<std::string> left_out = {};     ///< tensors of heads that the model has not (BERT's "cls.…")
 
   Module& module() const;
@@ -38,7 +38,8 @@ Pretrained load_pretrained(const std::filesystem::path& folder);
 std::unique_ptr<Llama> load_llama2c(const std::filesystem::path& file);
 
 /// Writes config.json and model.safetensors, which load_pretrained and transformers read; each is replaced as a whole
-/// or not at all, the weights first. The folder is made where it is missing.
+/// or not at all, the weights first. The folder is made where it is missing. Adapters in the model, merged ones too,
+/// are not written: the folder holds the base.
 void save_pretrained(const Pretrained& model, const std::filesystem::path& folder);
 /// `end_tokens` is written as eos_token_id.
 void save_pretrained(const Gpt2& model, const std::filesystem::path& folder,

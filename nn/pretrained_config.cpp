@@ -179,6 +179,15 @@ std::optional<BertClassifierOptions> classifier(Fields& f) {
   return out;
 }
 
+/// One number or a list of them.
+std::vector<std::int64_t> end_tokens_of(const JsonFile::Value& value) {
+  std::vector<std::int64_t> out;
+  const auto add = [&](const JsonFile::Value& id) { out.push_back(id.integer(0, kSizeCap)); };
+  if (value.type() == JsonType::array) value.for_each_item(add);
+  else add(value);
+  return out;
+}
+
 /// What no family may have, and what all may.
 void common(Fields& f, Config& config) {
   for (const std::string_view key : kHarmless) f.take(key);
@@ -187,11 +196,7 @@ void common(Fields& f, Config& config) {
   f.forbid("quantization_config");
   if (const auto pruned = f.take("pruned_heads"); pruned && pruned->count() > 0)
     pruned->refuse("found pruned heads, which are not supported, expected none");
-  if (const auto end = f.take("eos_token_id")) {
-    const auto add = [&](const JsonFile::Value& id) { config.end_tokens.push_back(id.integer(0, kSizeCap)); };
-    if (end->type() == JsonType::array) end->for_each_item(add);
-    else add(*end);
-  }
+  if (const auto end = f.take("eos_token_id")) config.end_tokens = end_tokens_of(*end);
 }
 
 void expect_divides(Fields& f, std::string_view key, std::int64_t heads, std::int64_t width) {
@@ -369,6 +374,13 @@ Config read_config(const std::filesystem::path& path) {
     config.classifier = classifier(fields);
   } else type.refuse("found ", quoted(name), ", expected gpt2, llama, mistral, qwen2 or bert");
   fields.finish();
+  // Chat models often have further end tokens there alone. The rest of it is how to draw tokens, which the caller says.
+  std::error_code ignored;
+  const std::filesystem::path generation = path.parent_path() / "generation_config.json";
+  if (std::filesystem::exists(generation, ignored)) {
+    const JsonFile settings(generation, kLoad);
+    if (const auto end = settings.root().given("eos_token_id")) config.end_tokens = end_tokens_of(*end);
+  }
   return config;
 }
 

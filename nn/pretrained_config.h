@@ -17,7 +17,7 @@ struct Config {
 };
 
 /// Every field is read, checked, or on the list of those that change no result; anything else is an Error naming
-/// file, key and byte.
+/// file, key and byte. Where a generation_config.json beside it has end tokens, they are taken instead.
 Config read_config(const std::filesystem::path& file);
 
 /// The text of a config.json that says the same.

@@ -1,4 +1,6 @@
 // save_pretrained: a model as a folder that transformers reads.
+#include <set>
+
 #include <nlohmann/json.hpp>
 
 #include <stet/nn/pretrained_config.h>
@@ -153,7 +155,15 @@ std::string config_text(const BertConfig& c, const BertClassifierOptions& o) {
 
 namespace {
 
-/// The parameters alone: buffers are the state of dropout's draws, which no other reader knows.
+/// What adapters have put into the model.
+void collect_added(const Module& at, std::set<const Parameter*>& added) {
+  for (const Module* child : at.children())
+    if (child->is_added())
+      for (const Parameter* p : child->parameters()) added.insert(p);
+    else collect_added(*child, added);
+}
+
+/// The model's own parameters alone: buffers are the state of dropout's draws, which no other reader knows.
 void save_folder(const Module& model, const std::string& config, const std::filesystem::path& folder,
                  bool turn = false) {
   std::error_code error;
@@ -161,7 +171,10 @@ void save_folder(const Module& model, const std::string& config, const std::file
   check(!error, pretrained::kSave, folder.string(), ": making the folder: ", error.message());
   const NoGrad no_grad;
   State state;
-  for (const Parameter* p : model.parameters()) state[p->path()] = p->value().detach();
+  std::set<const Parameter*> added;
+  collect_added(model, added);
+  for (const Parameter* p : model.parameters())
+    if (!added.contains(p)) state[p->path()] = p->value().detach();
   save_safetensors(folder / "model.safetensors", turn ? Gpt2::transposed(state) : state, {{"format", "pt"}});
   replace_file(folder / "config.json", config, pretrained::kSave);
 }

@@ -234,7 +234,7 @@ void save_safetensors(const std::filesystem::path& path, const State& state, con
 State load_safetensors(const std::filesystem::path& path, Metadata* metadata) {
   constexpr std::string_view op = "load_safetensors";
   const std::string file = path.string();
-  const File in(path, O_RDONLY);
+  const File in(path, O_RDONLY | O_NONBLOCK);  // a pipe without a writer is refused, not waited for
   const std::uint64_t size = file_size(in, file);
   std::uint64_t length = 0;
   check(size >= sizeof length, op, file, ": found ", size, " bytes, expected at least 8 for the header's length");

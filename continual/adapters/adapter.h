@@ -20,6 +20,7 @@ class Piece : public nn::Module {
       : nn::Module(&parent, std::move(name)), place_(std::move(place)) {}
 
   const std::string& place() const { return place_; }
+  bool is_added() const final { return true; }
   /// Puts the piece into its layer, or takes it out. An Error when another adapter's is there.
   virtual void plug(bool on);
   /// Prepares a forward pass without the adapter's cost, or returns to the one that is trained.

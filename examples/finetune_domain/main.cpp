@@ -148,6 +148,7 @@ Corpora read(const Arguments& arguments) {
 }
 
 void compare(const Arguments& arguments) {
+  make_folder(arguments.out);
   const Corpora texts = read(arguments);
   const Experiment e = run(arguments, texts);
   const Names names{arguments.general, arguments.domain, texts.other_names};

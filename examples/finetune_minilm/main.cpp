@@ -60,12 +60,14 @@ struct Texts {
 };
 
 /// Training texts and the last tenth of each label, at least one.
-void split(const data::LabelledTexts& all, data::LabelledTexts& train, data::LabelledTexts& test) {
+void split(const std::string& file, const data::LabelledTexts& all, data::LabelledTexts& train,
+           data::LabelledTexts& test) {
   std::map<std::string, std::int64_t> count, seen;
   for (const std::string& label : all.labels) ++count[label];
   for (std::size_t i = 0; i < all.texts.size(); ++i) {
     const std::int64_t n = count[all.labels[i]], held_out = std::max<std::int64_t>(1, n / 10);
-    check(n > 1, "split", "found one text of the label ", all.labels[i], ", expected two at least or --test");
+    check(n > 1, "finetune_minilm", file, ": found one text of the label ", all.labels[i],
+          ", expected two at least or --test");
     data::LabelledTexts& part = seen[all.labels[i]]++ < n - held_out ? train : test;
     part.texts.push_back(all.texts[i]);
     part.labels.push_back(all.labels[i]);
@@ -82,7 +84,7 @@ Texts read(const Arguments& a) {
         for (std::string& text : data::load_json_texts(a.data, key).texts) out.other.push_back(std::move(text));
     out.other_name = "texts of no intent";
   } else if (a.test.empty()) {
-    split(data::load_csv_texts(a.data), out.train, out.test);
+    split(a.data, data::load_csv_texts(a.data), out.train, out.test);
   } else {
     out.train = data::load_csv_texts(a.data);
     out.test = data::load_csv_texts(a.test);
@@ -91,8 +93,8 @@ Texts read(const Arguments& a) {
     out.other = out.test.texts;
     out.other_name = "test texts";
   }
-  check(out.other.size() > 10, "read", "found ", out.other.size(), " ", out.other_name,
-        " to measure forgetting on, expected more than 10");
+  check(out.other.size() > 10, "finetune_minilm", a.test.empty() ? a.data : a.test, ": found ", out.other.size(), " ",
+        out.other_name, " to measure forgetting on, expected more than 10 (--test names a file of them)");
   if (a.limit > 0) out.train = data::first_of_each_label(out.train, a.limit);
   if (a.test_limit > 0) out.test = data::first_of_each_label(out.test, a.test_limit);
   return out;
@@ -119,9 +121,11 @@ Results run(const Arguments& a, const Texts& texts) {
   check(a.length <= config.max_position_embeddings, "finetune_minilm", "--length ", a.length, ": the model has ",
         config.max_position_embeddings, " positions");
   const auto names = data::label_names(texts.train);
-  const Encoded train_set = encode(*tokenizer, texts.train.texts, data::label_ids(texts.train, names), a.length);
-  const Encoded test_set = encode(*tokenizer, texts.test.texts, data::label_ids(texts.test, names), a.length);
-  const Encoded other = encode(*tokenizer, texts.other, {}, a.length);
+  const Encoded train_set =
+      encode(*tokenizer, texts.train.texts, data::label_ids(texts.train, names), a.length, config.vocab_size);
+  const Encoded test_set =
+      encode(*tokenizer, texts.test.texts, data::label_ids(texts.test, names), a.length, config.vocab_size);
+  const Encoded other = encode(*tokenizer, texts.other, {}, a.length, config.vocab_size);
   const std::vector<Method> methods = methods_of(a);
   Results out;
   for (const Method m : methods) out.emplace_back(m, std::vector<Measured>());
@@ -208,7 +212,8 @@ void write_json(const Arguments& a, const Texts& texts, const Results& results) 
 
 void classify(const Arguments& a) {
   const Loaded loaded = load(a.model);
-  const Encoded texts = encode(*data::load_tokenizer(a.model), a.texts, {}, a.length);
+  const Encoded texts =
+      encode(*data::load_tokenizer(a.model), a.texts, {}, a.length, loaded.model->bert.config().vocab_size);
   loaded.model->padding = texts.padding;
   const NoGrad no_grad;
   const Tensor shares = softmax(loaded.model->head(embeddings(*loaded.model, texts)));
@@ -221,10 +226,13 @@ void classify(const Arguments& a) {
 
 void compare(const Arguments& a) {
   check(!a.data.empty(), "finetune_minilm", "--data says what to learn, or TEXT what to classify: neither is given");
-  if (!a.save.empty()) {  // errors now rather than after the work
+  check(!std::isnan(a.training.rate), "finetune_minilm", "--rate nan: expected a number");
+  continual::make_folder(a.out);
+  if (!a.save.empty()) {
     check(a.method != "all", "finetune_minilm", "--save ", a.save, ": which method's? Choose one with --method");
-    std::filesystem::create_directories(a.save);
-    check(!std::filesystem::equivalent(a.model, a.save), "finetune_minilm", "--save ", a.save,
+    continual::make_folder(a.save);
+    std::error_code missing;  // of the model: said when it is read
+    check(!std::filesystem::equivalent(a.model, a.save, missing), "finetune_minilm", "--save ", a.save,
           " is the model's own folder: its files would be overwritten");
   }
   const Texts texts = read(a);

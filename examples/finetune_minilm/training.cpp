@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <ctime>
 #include <numeric>
 #include <span>
@@ -166,11 +167,14 @@ std::vector<std::int64_t> Encoded::by_length() const {
 }
 
 Encoded encode(const data::Tokenizer& tokenizer, const std::vector<std::string>& texts,
-               const std::vector<std::int64_t>& labels, std::int64_t length) {
+               const std::vector<std::int64_t>& labels, std::int64_t length, std::int64_t vocabulary) {
   Encoded out{{}, labels, tokenizer.id_of("[PAD]").value_or(0)};
   for (const std::string& text : texts) {
     std::vector<std::int64_t> ids = tokenizer.encode(text, {.parse_special_tokens = false});
     check(!ids.empty(), "encode", "found no token in the text \"", text, "\", expected one at least");
+    const std::int64_t most = *std::max_element(ids.begin(), ids.end());
+    check(most < vocabulary, "encode", "the tokenizer made id ", most, " of \"", text, "\", the model knows ",
+          vocabulary);
     if (std::ssize(ids) > length) {
       const std::int64_t last = ids.back();  // [SEP]
       ids.resize(static_cast<std::size_t>(length));
@@ -197,8 +201,8 @@ Trained train(Classifier& model, continual::Adapters& adapters, Method method, c
   Trained out{.parameters = prepare(model, adapters, method)};
   data::Loader loader(examples.size(), {.batch_size = options.batch}, Generator(seed).fork("order"));
   const std::int64_t steps = options.epochs * loader.batches(), warmup = std::max<std::int64_t>(1, steps / 10);
-  optim::AdamW optimizer(model.trainable_parameters(),
-                         {.lr = options.rate > 0 ? options.rate : usual_rate(method), .weight_decay = 0});
+  const double rate = options.rate > 0 ? options.rate : usual_rate(method);
+  optim::AdamW optimizer(model.trainable_parameters(), {.lr = rate, .weight_decay = 0});
   optimizer.clip_norm(1);
   optimizer.set_schedule(
       optim::warmup_schedule(warmup, optim::cosine_schedule(std::max<std::int64_t>(1, steps - warmup))));
@@ -214,7 +218,10 @@ Trained train(Classifier& model, continual::Adapters& adapters, Method method, c
       optimizer.zero_grad();
       const Tensor logits =
           features.used() ? features.logits(indices) : model.head(model.embed(examples.batch(indices)));
-      nn::cross_entropy(logits, examples.batch_labels(indices)).backward();
+      const Tensor loss = nn::cross_entropy(logits, examples.batch_labels(indices));
+      check(std::isfinite(loss.item()), "finetune_minilm", name_of(method), ", step ", step + 1, ": the loss is ",
+            loss.item(), ": the learning rate ", rate, " is too high (--rate)");
+      loss.backward();
       optimizer.step();
       report(static_cast<double>(++step) / static_cast<double>(steps), name_of(method));
     }

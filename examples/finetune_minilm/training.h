@@ -30,7 +30,7 @@ struct Encoded {
   std::vector<std::int64_t> by_length() const;
 };
 Encoded encode(const stet::data::Tokenizer& tokenizer, const std::vector<std::string>& texts,
-               const std::vector<std::int64_t>& labels, std::int64_t length);
+               const std::vector<std::int64_t>& labels, std::int64_t length, std::int64_t vocabulary);
 
 /// Mean of the last layer over the tokens, then a linear layer. Sentence encoders are trained through that mean; their
 /// pooler is not (MiniLM's is left over from language modelling), so the model is made without one.

@@ -46,15 +46,11 @@ Tensor Gpt2::operator()(const Tensor& tokens, AttentionContext context) {
   return lm_head_(ln_f_(h(x, context)));
 }
 
-State Gpt2::transposed(const State& state) {
-  State result;
-  for (const auto& [name, value] : state) {
-    bool turn = false;
+State Gpt2::transposed(State state) {
+  for (auto& [name, value] : state)
     for (const std::string_view conv1d : {"c_attn.weight", "c_proj.weight", "c_fc.weight"})
-      turn = turn || name.ends_with(conv1d);
-    result[name] = turn ? contiguous(transpose(value)) : value;
-  }
-  return result;
+      if (name.ends_with(conv1d)) value = contiguous(transpose(value));
+  return state;
 }
 
 }  // namespace stet::nn

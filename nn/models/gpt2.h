@@ -23,7 +23,7 @@ class Gpt2 : public Module {
   const Gpt2Config& config() const { return config_; }
   /// A state of transformers' model under stet's conventions, and back: its c_attn, c_proj and c_fc weights stand
   /// there as (in, out).
-  static State transposed(const State& state);
+  static State transposed(State state);
 
  private:
   Gpt2Config config_;

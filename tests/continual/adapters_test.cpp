@@ -7,6 +7,7 @@
 #include <stet/continual/strategies/adapt.h>
 #include <stet/nn/checkpoint.h>
 #include <stet/nn/losses.h>
+#include <stet/nn/pretrained.h>
 #include <stet/optim/optimizers.h>
 
 #include "support/adapter_samples.h"
@@ -144,6 +145,29 @@ TEST_CASE("merging changes logits by rounding, keeps the base's bits, and is und
     adapters.deactivate();
     alone.model.load(base);
     CHECK(same_bits(llama(), alone()));
+  }
+}
+
+TEST_CASE("a released folder holds the base, whatever is attached, active or merged", "[adapters]") {
+  for (const AdapterOptions& options : all_kinds()) {
+    CAPTURE(options.index());
+    LlamaCase llama;
+    const Tensor plain = llama();
+    Adapters adapters(llama.model);
+    adapters.attach("a", options);
+    adapters.attach("b", options);
+    shake(adapters.parameters("b"));
+    const bool linear = !std::holds_alternative<BottleneckOptions>(options);
+    for (const bool merged : linear ? std::vector{false, true} : std::vector{false}) {
+      if (merged) adapters.merge();
+      const test::Scratch scratch;
+      nn::save_pretrained(llama.model, scratch.path());
+      nn::Pretrained saved = nn::load_pretrained(scratch.path());
+      const NoGrad no_grad;
+      const nn::EvalScope evaluation(saved.module());
+      CHECK(same_bits((*std::get<std::unique_ptr<nn::Llama>>(saved.model))(llama.tokens), plain));
+    }
+    adapters.unmerge();
   }
 }
 

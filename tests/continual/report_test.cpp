@@ -7,6 +7,7 @@
 #include <stet/continual/report.h>
 
 #include "support/catch.h"
+#include "support/message.h"
 #include "support/scratch.h"
 
 using namespace stet;
@@ -81,6 +82,16 @@ TEST_CASE("The results file holds runs, summaries and definitions; NaN is null")
   CHECK(file["about"]["command"].get<std::string>().starts_with("a"));
   CHECK(std::distance(std::filesystem::directory_iterator(path.parent_path()), {}) == 1);  // nothing left beside it
   CHECK_THROWS_WITH(write_text_file(path / "below" / "x", ""), Contains("results.json"));
+}
+
+TEST_CASE("A folder for results is made, or the reason why not is said") {
+  const test::Scratch scratch;
+  make_folder(scratch.path() / "a" / "b");
+  CHECK(std::filesystem::is_directory(scratch.path() / "a" / "b"));
+  CHECK_NOTHROW(make_folder(scratch.path()));
+  CHECK_NOTHROW(make_folder(""));
+  const auto file = scratch.write("file", "text");
+  CHECK_THAT(test::message_of([&] { make_folder(file); }), Contains("[make_folder] " + file.string()));
 }
 
 TEST_CASE("The heat map: every number, dashes, escaped text") {

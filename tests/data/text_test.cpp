@@ -44,6 +44,16 @@ TEST_CASE("A text of one document is cut between characters") {
   CHECK(text.held_out.starts_with("é"));
 }
 
+TEST_CASE("A blank line near the end of a text does not take the held-out part away") {
+  const test::Scratch scratch;
+  for (const std::string end : {"\n\n\n", "\n\nlast words\n"}) {
+    const std::string all = std::string(1000, 'a') + end;
+    const auto text = data::load_text(scratch.write("paragraph.txt", all));
+    CHECK(text.train + text.held_out == all);
+    CHECK(text.train.size() == static_cast<std::size_t>(static_cast<double>(all.size()) * 0.9));
+  }
+}
+
 TEST_CASE("Texts that cannot be used are named") {
   const test::Scratch scratch;
   CHECK_THAT(message_of([&] { data::load_text(scratch.path() / "none.txt"); }), Contains("none.txt"));

@@ -181,6 +181,17 @@ TEST_CASE("Every truncation of config.json and of an index is refused, and files
   }
 }
 
+TEST_CASE("A damaged generation_config.json is refused by key") {
+  for (const auto& [text, part] :
+       std::vector<std::pair<std::string, std::string>>{{"", "not JSON"},
+                                                        {R"({"eos_token_id": "x"})", "eos_token_id"},
+                                                        {R"({"eos_token_id": [1, -1]})", "eos_token_id"}}) {
+    const Folder folder("llama");
+    folder.write("generation_config.json", text);
+    refuse("generation_config " + part, folder, "generation_config.json", part);
+  }
+}
+
 TEST_CASE("A damaged index is refused by tensor") {
   const auto change = [&](const std::string& kind, const std::string& to, const std::string& part) {
     const Folder folder("llama_shards");

@@ -81,6 +81,12 @@ TEST_CASE("Released folders give transformers' results") {
   }
   CHECK(nn::load_pretrained(kGoldens / "gpt2").end_tokens == std::vector<std::int64_t>{2, 3});
   CHECK(nn::load_pretrained(kGoldens / "llama").end_tokens == std::vector<std::int64_t>{2});
+  const test::Scratch chat;
+  fs::copy(kGoldens / "llama", chat.path());
+  chat.write("generation_config.json", R"({"do_sample": true})");
+  CHECK(nn::load_pretrained(chat.path()).end_tokens == std::vector<std::int64_t>{2});
+  chat.write("generation_config.json", R"({"eos_token_id": [5, 2]})");
+  CHECK(nn::load_pretrained(chat.path()).end_tokens == std::vector<std::int64_t>{5, 2});
   CHECK(nn::load_pretrained(kGoldens / "bert").left_out.empty());
   CHECK(nn::load_pretrained(kGoldens / "bert_old").left_out.size() == 7);
   CHECK(nn::load_pretrained(kGoldens / "bert_no_pooler").left_out.size() == 5);

@@ -4,6 +4,7 @@
 #include <stet/nn/safetensors.h>
 
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <csignal>
 #include <cstring>
@@ -341,6 +342,9 @@ TEST_CASE("What is not a file of tensors") {
   CHECK_THAT(message_of([&] { nn::load_safetensors(scratch.path() / "none"); }),
              Contains("none: cannot be opened: No such file"));
   CHECK_THAT(message_of([&] { nn::load_safetensors(scratch.path()); }), Contains("not a regular file"));
+  const fs::path pipe = scratch.path() / "pipe";
+  REQUIRE(mkfifo(pipe.c_str(), 0600) == 0);
+  CHECK_THAT(message_of([&] { nn::load_safetensors(pipe); }), Contains("not a regular file"));
 }
 
 TEST_CASE("Saving refuses what could not be loaded") {
