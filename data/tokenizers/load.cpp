@@ -140,8 +140,29 @@ Load reader_of(const fs::path& file) {
   return nullptr;
 }
 
+/// The SentencePiece model that a tokenizer.json was made from, where both are there: null where the file says nothing
+/// of bytes that stand for what is not known, as byte-level tokenizers do not. What the file lists must be the model's.
+std::unique_ptr<Tokenizer> load_original(const fs::path& converted, const fs::path& model) {
+  const JsonFile file(converted, kLoad);
+  const auto part = file.root().given("model");
+  const auto fallback = part ? part->given("byte_fallback") : std::nullopt;
+  if (!fallback || !fallback->flag()) return nullptr;
+  auto tokenizer = load_sentencepiece(model);
+  const auto require = [&](std::string_view token, const JsonFile::Value& id) {
+    if (tokenizer->id_of(token) != id.integer(0, kMaxId))
+      id.refuse("the token ", quoted(token), " has another id in ", model.filename().string(), ", or none");
+  };
+  part->at("vocab").for_each_member(require);
+  if (const auto added = file.root().given("added_tokens"))
+    added->for_each_item([&](const JsonFile::Value& token) { require(token.at("content").text(), token.at("id")); });
+  return tokenizer;
+}
+
 std::unique_ptr<Tokenizer> load_folder(const fs::path& folder) {
   std::error_code ignored;
+  const fs::path converted = folder / "tokenizer.json", model = folder / "tokenizer.model";
+  if (fs::exists(converted, ignored) && fs::exists(model, ignored))
+    if (auto tokenizer = load_original(converted, model)) return tokenizer;
   for (const char* name : {"tokenizer.json", "vocab.json", "encoder.json", "vocab.txt", "tokenizer.model"})
     if (const fs::path file = folder / name; fs::exists(file, ignored)) return reader_of(file)(file);
   std::vector<fs::path> others;

@@ -92,6 +92,37 @@ TEST_CASE("SentencePiece models give the library's ids, or say what the build la
   }
 }
 
+TEST_CASE("A tokenizer.json made from a SentencePiece model leaves the reading to the model beside it") {
+  const test::Scratch scratch;
+  fs::copy_file(kGoldens / "sp_bpe.model", scratch.path() / "tokenizer.model");
+  std::unique_ptr<data::Tokenizer> original;
+  try {
+    original = data::load_tokenizer(scratch.path() / "tokenizer.model");
+  } catch (const Error& error) {
+    std::cout << "skipped: " << error.what() << '\n';
+    return;
+  }
+  nlohmann::json file{{"version", "1.0"}, {"added_tokens", nlohmann::json::array()}};
+  file["model"] = {{"type", "BPE"}, {"byte_fallback", true}, {"vocab", nlohmann::json::object()}};
+  for (std::int64_t id = 0; id < original->vocab_size(); ++id) file["model"]["vocab"][original->token_of(id)] = id;
+  const auto load = [&] {
+    scratch.write("tokenizer.json", file.dump());
+    return data::load_tokenizer(scratch.path());
+  };
+  require_same(*load(), "sp_bpe");
+  file["added_tokens"].push_back({{"content", original->token_of(1)}, {"id", 1}, {"special", true}});
+  require_same(*load(), "sp_bpe");
+
+  file["added_tokens"].push_back({{"content", "<|chat|>"}, {"id", original->vocab_size()}, {"special", true}});
+  CHECK_THROWS_WITH(load(), Catch::Matchers::Contains("tokenizer.json: added_tokens[1].id") &&
+                                Catch::Matchers::Contains("\"<|chat|>\" has another id in tokenizer.model, or none"));
+  file["added_tokens"].erase(1);
+  std::swap(file["model"]["vocab"][original->token_of(5)], file["model"]["vocab"][original->token_of(6)]);
+  CHECK_THROWS_WITH(load(), Catch::Matchers::Contains("has another id in tokenizer.model"));
+  file["model"]["byte_fallback"] = false;  // then the file is read, and is not whole
+  CHECK_THROWS_WITH(load(), Catch::Matchers::Contains("tokenizer.json") && !Catch::Matchers::Contains("another id"));
+}
+
 TEST_CASE("The released GPT-2 vocabulary gives the reference's ids") {
   const char* shared = std::getenv("STET_SHARED_DATA");
   const fs::path folder =
