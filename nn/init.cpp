@@ -45,7 +45,12 @@ double truncated_quantile(double low, double high, double u) {
   return p < 1 ? std::clamp(normal_quantile(p), low, high) : high;
 }
 
+thread_local bool skipping = false;
+
 }  // namespace
+
+Skip::Skip() : before_(skipping) { skipping = true; }
+Skip::~Skip() { skipping = before_; }
 
 Generator generator(const Module& owner, std::string_view name) {
   const std::string path = owner.path();
@@ -54,11 +59,13 @@ Generator generator(const Module& owner, std::string_view name) {
 
 Tensor draw(const Module& owner, std::string_view name, const Shape& shape, const Initializer& initializer,
             Options options) {
+  if (skipping) return empty(shape, options);
   Generator own = generator(owner, name);
   return initializer(shape, own, options);
 }
 
 void apply(Parameter& parameter, const Initializer& initializer) {
+  if (skipping) return;
   Generator own = default_generator().fork(parameter.path());
   parameter.set(initializer(parameter.shape(), own, parameter.value().options()));
 }

@@ -23,6 +23,18 @@ Generator generator(const Module& owner, std::string_view name);
 Tensor draw(const Module& owner, std::string_view name, const Shape& shape, const Initializer& initializer,
             Options options = {});
 
+/// While one lives, this thread makes parameters without values: for a model that is loaded next, whole.
+class Skip {
+ public:
+  Skip();
+  ~Skip();
+  Skip(const Skip&) = delete;
+  Skip& operator=(const Skip&) = delete;
+
+ private:
+  bool before_;
+};
+
 /// Initialises a parameter again, from the generator of its path: repeated calls give the same values.
 void apply(Parameter& parameter, const Initializer& initializer);
 

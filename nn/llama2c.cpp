@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include <stet/autograd/ops.h>
+#include <stet/nn/init.h>
 #include <stet/nn/pretrained.h>
 #include <stet/tensor/json_file.h>
 
@@ -114,6 +115,7 @@ std::unique_ptr<Llama> load_llama2c(const std::filesystem::path& path) {
         std::to_string(expected).substr(0, std::to_string(expected).find('.')), " by the header");
   const NoGrad no_grad;
   Weights weights(bytes, sizeof header);
+  const init::Skip values;  // all come from the file
   auto model = std::make_unique<Llama>(config);
   model->load(read_state(weights, config));
   return model;

@@ -30,7 +30,8 @@ Parameter::Parameter(Module* owner, std::string name, Tensor initial)
   check(is_floating(value_.dtype()), "Parameter", "'", name_, "' holds ", value_.dtype(),
         ": expected a floating dtype");
   owner->adopt("parameter", name_);
-  value_ = value_.clone();  // its own memory in row-major order: updates write into it
+  // Its own memory in row-major order: updates write into it.
+  if (!owned(value_) || value_.requires_grad() || value_.impl().offset != 0) value_ = value_.clone();
   value_.set_requires_grad();
   owner->parameters_.push_back(this);
   static_cast<Leaf*>(node_of(value_))->label = path();

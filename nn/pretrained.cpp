@@ -5,6 +5,7 @@
 #include <map>
 
 #include <stet/autograd/ops.h>
+#include <stet/nn/init.h>
 #include <stet/nn/pretrained_config.h>
 #include <stet/nn/safetensors.h>
 #include <stet/tensor/json_file.h>
@@ -119,6 +120,7 @@ void drop_tied_output(Weights& weights, const std::string& embedding) {
 /// Makes the model and fills it. Its own buffers, the state of dropout's draws, are in no released file.
 template <class Model, bool turn = false, class... Settings>
 std::unique_ptr<Model> filled(Weights& weights, const Settings&... settings) {
+  const init::Skip values;  // all come from the file
   auto model = std::make_unique<Model>(settings...);
   State state = turn ? Gpt2::transposed(std::move(weights.state)) : std::move(weights.state);
   for (const Buffer* b : model->buffers()) state.emplace(b->path(), b->value());

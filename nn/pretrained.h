@@ -30,7 +30,8 @@ struct Pretrained {
 /// unexpected and mismatched names are an Error naming the file. GPT-2's attention masks, BERT's position_ids and
 /// Llama's inv_freq are constants and passed over. A tied output that differs from the embedding is an Error. A BERT
 /// whose `architectures` say BertForSequenceClassification is a BertClassifier; any other BERT is a Bert, without a
-/// pooler where the file has none.
+/// pooler where the file has none. Reading needs memory of twice the file, and of three times one of f16 or bf16, whose
+/// values become f32.
 Pretrained load_pretrained(const std::filesystem::path& folder);
 
 /// llama2.c's legacy export (stories15M.bin, stories260K.bin): seven i32 and f32 weights. Rows of q and k are put in
