@@ -73,7 +73,7 @@ Tensor place(const Tensor& x, const Shape& shape, const Range& r) {
   return record(std::move(out), {&x}, [&] { return PlaceDerivative{r}; });
 }
 
-/// The pieces of a split, which of them have delivered in this pass, and the shape they were cut from.
+/// The pieces of a split, and which of them have delivered in this pass.
 struct Pieces {
   std::vector<Range> ranges;
   std::vector<bool> given;
