@@ -9,6 +9,7 @@
 #include <stet/autograd/squared.h>
 #include <stet/continual/adapters/adapters.h>
 #include <stet/continual/diagnostics.h>
+#include <stet/continual/diverged.h>
 #include <stet/continual/feature_cache.h>
 #include <stet/continual/progress.h>
 #include <stet/continual/report.h>

@@ -61,6 +61,9 @@ double Learner::train_stage(Context& context, const std::vector<int>& tasks) {
     }
     between_steps_ = false;
     const double loss = step(context, std::move(batch));
+    if (options.stop_when_diverged)
+      check_loss(loss, "run", "task '", context.scenario.tasks[static_cast<std::size_t>(context.task)].name, "', step ",
+                 standing_.steps + 1, " of ", steps);
     ++result_.steps;
     result_.test_reads = test_reads(context.scenario) - reads_before_;
     standing_.epoch = static_cast<std::int64_t>(loader.epoch());

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 
+#include <stet/continual/diverged.h>
 #include <stet/continual/metrics.h>
 #include <stet/continual/strategy.h>
 
@@ -24,6 +25,7 @@ struct LearnerOptions {
   std::uint64_t seed = 0;                                 ///< order of the examples
   bool keep_optimizer = true;                             ///< false: optimizer state starts fresh with every task
   std::function<void(const Progress&)> on_progress = {};  ///< after every step; Learner::state() may be asked here
+  bool stop_when_diverged = true;  ///< false: a loss that is not finite is no error and goes into the result
 };
 
 struct Result {
@@ -53,7 +55,9 @@ class Learner {
   Strategy& strategy(std::size_t i) const { return *strategies_.at(i); }
 
   /// Learns all tasks in order and fills the accuracy matrix: reads every test split before the first task
-  /// and after each task. A learner runs once, since its strategies remember what they saw.
+  /// and after each task. A learner runs once, since its strategies remember what they saw. The first step whose loss
+  /// is NaN or infinite throws Diverged, which names task and step, before on_progress hears of it: what was saved
+  /// there stays. With options.stop_when_diverged off the run goes on.
   Result run(const Scenario& scenario);
   /// Outputs for x, without a task: all outputs compete.
   Tensor predict(const Tensor& x);

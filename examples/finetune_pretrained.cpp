@@ -156,8 +156,7 @@ void train(const Arguments& a, const Model& model, const Text& domain, const Tex
     const Tensor loss = nn::next_token_loss(model.forward(tokens), tokens);
     loss.backward();
     optimizer.step();
-    check(std::isfinite(loss.item()), "finetune_pretrained", "step ", step + 1, ": the loss is ", loss.item(),
-          ": the learning rate ", rate, " is too high (--rate)");
+    continual::check_loss(loss.item(), "finetune_pretrained", "step ", step + 1, ", learning rate ", rate, " (--rate)");
     char words[64];
     std::snprintf(words, sizeof words, "step %lld, loss %.3f", static_cast<long long>(step + 1), loss.item());
     line.update(static_cast<double>(step + 1) / static_cast<double>(a.steps), words);
@@ -183,11 +182,11 @@ void run(const Arguments& a) {
   std::printf("%s: %lld parameters; %lld are trainable (%s)\n", model.pretrained.model_type.c_str(),
               static_cast<long long>(own), static_cast<long long>(model.module().count_trainable()), a.method.c_str());
   const double before[] = {loss_on(model, domain.held_out, a.batch), loss_on(model, general.held_out, a.batch)};
+  check(std::isfinite(before[0] + before[1]), "finetune_pretrained", a.model, ": before any training the loss is ",
+        before[0], " on the documents and ", before[1], " on the general text, expected finite numbers");
   train(a, model, domain, general);
   const double after[] = {loss_on(model, domain.held_out, a.batch), loss_on(model, general.held_out, a.batch)};
-  check(std::isfinite(after[0]) && std::isfinite(after[1]), "finetune_pretrained", "after training the loss is ",
-        after[0], " on the documents and ", after[1],
-        " on the general text; nothing is written: the learning rate is too high (--rate)");
+  for (const double loss : after) continual::check_loss(loss, "finetune_pretrained", "after training");
   std::printf("nats a token on held-out text (perplexity)\n");
   for (int i : {0, 1})
     std::printf("%-8s before %.4f (%.2f)   after %.4f (%.2f)   %s %+.4f\n", i == 0 ? "domain" : "general", before[i],

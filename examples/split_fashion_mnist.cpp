@@ -54,13 +54,18 @@ void add_strategy(Learner& learner, const std::string& method, double lambda, st
   if (method == "head-only") learner.add(std::make_unique<Freeze>(FreezeOptions{.globs = {"fc1.*", "fc2.*"}}));
 }
 
+/// Without `on_progress` a run that diverges is not stopped: it is tuning, and such a lambda scores what it deserves.
 Result learn(const Scenario& scenario, const std::string& method, double lambda, std::uint64_t seed,
              const std::function<void(const Progress&)>& on_progress) {
   manual_seed(seed);  // initial weights
   nn::Mlp model({784, 256, 256, scenario.outputs});
   optim::Adam optimizer(model.parameters(), {.lr = 1e-3});
   Learner learner(model, optimizer);
-  learner.options = {.batch_size = 64, .epochs = 1, .seed = seed, .on_progress = on_progress};
+  learner.options = {.batch_size = 64,
+                     .epochs = 1,
+                     .seed = seed,
+                     .on_progress = on_progress,
+                     .stop_when_diverged = on_progress != nullptr};
   add_strategy(learner, method, lambda, seed);
   return learner.run(scenario);
 }

@@ -118,8 +118,10 @@ void train(nn::Gpt2& model, const Method& method, const std::string& text, const
     if (again > 0 && again < kBatch)
       tokens = cat({slice(tokens, 0, again, kBatch), data::random_byte_windows(old, again, kLength, windows)}, 0);
     optimizer.zero_grad();
-    nn::next_token_loss(model(tokens), tokens).backward();
+    const Tensor loss = nn::next_token_loss(model(tokens), tokens);
+    loss.backward();
     optimizer.step();
+    continual::check_loss(loss.item(), "train", method.name, ' ', method.strength, ", step ", step + 1);
     report(step + 1);
   }
 }

@@ -212,22 +212,27 @@ Trained train(Classifier& model, continual::Adapters& adapters, Method method, c
       features(chunk);
       report(0, std::string(name_of(method)) + ", features");
     }
+  std::vector<std::int64_t> indices;
+  const auto loss_of_batch = [&](std::int64_t step) {
+    const Tensor logits = features.used() ? features.logits(indices) : model.head(model.embed(examples.batch(indices)));
+    const Tensor loss = nn::cross_entropy(logits, examples.batch_labels(indices));
+    continual::check_loss(loss.item(), "finetune_minilm", name_of(method), ", step ", step + 1, ", learning rate ",
+                          rate, " (--rate)");
+    return loss;
+  };
   for (std::int64_t step = 0; step < steps;) {
     while (const auto batch = loader.next()) {
-      const std::vector<std::int64_t> indices(batch->begin(), batch->end());
+      indices.assign(batch->begin(), batch->end());
       optimizer.zero_grad();
-      const Tensor logits =
-          features.used() ? features.logits(indices) : model.head(model.embed(examples.batch(indices)));
-      const Tensor loss = nn::cross_entropy(logits, examples.batch_labels(indices));
-      check(std::isfinite(loss.item()), "finetune_minilm", name_of(method), ", step ", step + 1, ": the loss is ",
-            loss.item(), ": the learning rate ", rate, " is too high (--rate)");
-      loss.backward();
+      loss_of_batch(step).backward();
       optimizer.step();
       report(static_cast<double>(++step) / static_cast<double>(steps), name_of(method));
     }
   }
   out.seconds = seconds_now() - start;
   out.processor_seconds = static_cast<double>(std::clock() - clock) / CLOCKS_PER_SEC;
+  const NoGrad no_grad;
+  loss_of_batch(steps);  // what the last update has made
   return out;
 }
 

@@ -1,6 +1,7 @@
 // The learner: what it reads, what it must not know, what it refuses, and runs that repeat to the bit.
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include <stet/continual/learner.h>
 #include <stet/continual/strategies/baselines.h>
@@ -159,6 +160,31 @@ TEST_CASE("Learners refuse what cannot be run") {
   CHECK_THROWS_WITH(Freeze({}), Contains("no globs"));
   Learner frozen(pupil.model, pupil.optimizer, Freeze({.globs = {"*"}}));
   CHECK_THROWS_WITH(frozen.run(scenario), Contains("nothing is left to train"));
+}
+
+TEST_CASE("A loss that is not finite ends the run at its step, or goes into the result where it is wanted") {
+  const Scenario scenario = small(Setting::class_incremental);
+  const auto learn = [&](const Scenario& tasks, double lr, bool stop, int& reported) {
+    manual_seed(1);
+    Pupil pupil(30, 8, 6, lr);
+    Learner learner(pupil.model, pupil.optimizer);
+    learner.options.stop_when_diverged = stop;
+    learner.options.on_progress = [&](const Progress&) { ++reported; };
+    return learner.run(tasks);
+  };
+  int reported = 0;
+  CHECK_THROWS_AS(learn(scenario, 1e30, true, reported), Diverged);
+  CHECK(reported == 1);  // the step before
+  CHECK_THROWS_WITH(learn(scenario, 1e30, true, reported), Contains("[run] task '0,1', step 2 of 2: the loss is "));
+  reported = 0;
+  CHECK_FALSE(std::isfinite(learn(scenario, 1e30, false, reported).losses[0]));
+  CHECK(reported == 6);
+
+  const Pool train = test::clouds(6, 40, 30, 1), test = test::clouds(6, 20, 30, 2);
+  const Pool spoilt{train.x + std::numeric_limits<double>::quiet_NaN(), train.y};
+  reported = 0;
+  CHECK_THROWS_AS(learn(split_classes(spoilt, test, Setting::class_incremental, 2), 1e-3, true, reported), Diverged);
+  CHECK(reported == 0);
 }
 
 TEST_CASE("Freeze keeps every bit of the body after its task, and the head goes on learning") {

@@ -62,6 +62,8 @@ refused() { # refused PART ARGUMENT...
 }
 works --data "$folder/train.csv" --test "$folder/train.csv" --method head --epochs 1 --seeds 1
 expect '120 training texts, 120 test texts'
+refused "learning rate 1e+30 (--rate): the loss is" --data "$folder/train.csv" --method full --rate 1e30 --save "$folder/no"
+[ -z "$(ls -A "$folder/no")" ] || fail "a classifier that is no good was written"
 refused "Choose one with --method" --data "$folder/train.csv" --save "$folder/other"
 refused "own folder" --data "$folder/train.csv" --method head --save "$folder"
 refused "neither is given"

@@ -49,5 +49,7 @@ refused "none.txt" "$finetune" "$folder/llama" --text "$folder/none.txt" "${file
 refused "the model has 40 positions" "$finetune" "$folder/llama" --text "$folder/prose.txt" "${files[@]}" --length 41
 refused "the model's own folder" tune llama llama
 refused "--top 3 of 2 blocks" tune llama x --method top --top 3
+refused "learning rate 1e+30 (--rate): the loss is" tune llama diverged --rate 1e30
+[ -z "$(ls -A "$folder/diverged")" ] || fail "a model that is no good was written"
 refused "not in {" tune llama x --method all
 refused "adapter_config.json" text llama --adapter "$folder/gpt2"
