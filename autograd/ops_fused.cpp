@@ -156,7 +156,7 @@ Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, dou
           x.shape());
   for (const Tensor* t : {&weight, &bias})
     if (t->defined()) compute::check_same_device("layer_norm", x, *t);
-  check(eps >= 0, "layer_norm", "eps ", eps, " is negative");
+  check(eps >= 0, "layer_norm", "eps ", eps, ": expected 0 or more");
   const bool keep = records({&x, &weight, &bias});
   const Tensor w = weight.defined() ? compute::contiguous(weight) : weight;
   const Tensor b = bias.defined() ? compute::contiguous(bias) : bias;
@@ -173,7 +173,7 @@ Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
           weight.dtype(), " ", weight.shape(), " for x ", x.dtype(), " ", x.shape());
     compute::check_same_device("rms_norm", x, weight);
   }
-  check(eps >= 0, "rms_norm", "eps ", eps, " is negative");
+  check(eps >= 0, "rms_norm", "eps ", eps, ": expected 0 or more");
   auto [y, rstd] = compute::rms_norm(x, weight, eps, records({&x, &weight}));
   return record(std::move(y), {&x, &weight}, [&, r = rstd] {
     return RmsNormDerivative{Saved(x, 0), Saved(weight, 1), r, eps};
@@ -237,7 +237,7 @@ Tensor uniform(const Shape& shape, double low, double high, Generator& generator
   return draw_floating("uniform", Draw::uniform, shape, low, high, generator, options);
 }
 Tensor normal(const Shape& shape, double mean, double deviation, Generator& generator, Options options) {
-  check(deviation >= 0, "normal", "deviation ", deviation, " is negative");
+  check(deviation >= 0, "normal", "deviation ", deviation, ": expected 0 or more");
   return draw_floating("normal", Draw::normal, shape, mean, deviation, generator, options);
 }
 Tensor bernoulli(const Shape& shape, double p, Generator& generator, Options options) {

@@ -66,7 +66,7 @@ LayerNorm::LayerNorm(std::int64_t width, LayerNormOptions options) : width_(widt
 
 void LayerNorm::make_affine() {
   check(width_ >= 1, "LayerNorm", "'", path(), "' over ", width_, " features");
-  check(options_.eps >= 0, "LayerNorm", "eps ", options_.eps, " is negative");
+  check(options_.eps >= 0, "LayerNorm", "eps ", options_.eps, ": expected 0 or more");
   if (!options_.affine) return;
   weight.emplace(this, "weight", ones({width_}));
   bias.emplace(this, "bias", zeros({width_}));
@@ -87,7 +87,7 @@ RMSNorm::RMSNorm(std::int64_t width, RMSNormOptions options) : width_(width), op
 
 void RMSNorm::make_affine() {
   check(width_ >= 1, "RMSNorm", "'", path(), "' over ", width_, " features");
-  check(options_.eps >= 0, "RMSNorm", "eps ", options_.eps, " is negative");
+  check(options_.eps >= 0, "RMSNorm", "eps ", options_.eps, ": expected 0 or more");
   if (options_.affine) weight.emplace(this, "weight", ones({width_}));
 }
 

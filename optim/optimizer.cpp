@@ -111,11 +111,11 @@ const Mask* Optimizer::mask(const std::string& name) const {
 }
 
 void Optimizer::clip_norm(double norm) {
-  check(norm >= 0, "clip_norm", norm, " is negative");
+  check(norm >= 0, "clip_norm", "norm ", norm, ": expected 0 (off) or more");
   clip_norm_ = norm;
 }
 void Optimizer::clip_value(double value) {
-  check(value >= 0, "clip_value", value, " is negative");
+  check(value >= 0, "clip_value", "value ", value, ": expected 0 (off) or more");
   clip_value_ = value;
 }
 
@@ -130,7 +130,8 @@ void Optimizer::remove_transform(const std::string& id) {
 }
 
 void Optimizer::set_penalty(const std::string& id, QuadraticPenalty penalty) {
-  check(penalty.strength >= 0, "set_penalty", "strength ", penalty.strength, " of '", id, "' is negative");
+  check(penalty.strength >= 0 && std::isfinite(penalty.strength), "set_penalty", "strength ", penalty.strength, " of '",
+        id, "': expected a finite number, 0 or more");
   for (const Entry& e : entries_) {
     if (const Tensor t = find(penalty.importance, e.name); t.defined())
       check_fits("importance", e.name, t, *e.parameter);

@@ -10,9 +10,13 @@
 namespace stet::optim {
 namespace {
 
+void check_setting(std::string_view op, std::string_view name, double value) {
+  check(value >= 0 && std::isfinite(value), op, name, ' ', value, ": expected a finite number, 0 or more");
+}
+
 void check_common(std::string_view op, double lr, double weight_decay) {
-  check(lr >= 0, op, "lr ", lr, " is negative");
-  check(weight_decay >= 0, op, "weight decay ", weight_decay, " is negative");
+  check_setting(op, "lr", lr);
+  check_setting(op, "weight decay", weight_decay);
 }
 
 }  // namespace
@@ -21,7 +25,8 @@ Sgd::Sgd(std::vector<Group<SgdOptions>> groups) : Optimizer(groups.size()) {
   for (std::size_t i = 0; i < groups.size(); ++i) {
     const SgdOptions& o = groups[i].options;
     check_common("Sgd", o.lr, o.weight_decay);
-    check(o.momentum >= 0, "Sgd", "momentum ", o.momentum, " is negative");
+    check_setting("Sgd", "momentum", o.momentum);
+    check(std::isfinite(o.dampening), "Sgd", "dampening ", o.dampening, ": expected a finite number");
     check(!o.nesterov || (o.momentum > 0 && o.dampening == 0), "Sgd",
           "Nesterov needs momentum and no dampening, got momentum ", o.momentum, " and dampening ", o.dampening);
     options_.push_back(o);
@@ -49,8 +54,12 @@ void Sgd::update(const Slot& slot, std::size_t group) const {
 
 Adagrad::Adagrad(std::vector<Group<AdagradOptions>> groups) : Optimizer(groups.size()) {
   for (std::size_t i = 0; i < groups.size(); ++i) {
-    check_common("Adagrad", groups[i].options.lr, groups[i].options.weight_decay);
-    options_.push_back(groups[i].options);
+    const AdagradOptions& o = groups[i].options;
+    check_common("Adagrad", o.lr, o.weight_decay);
+    check_setting("Adagrad", "lr decay", o.lr_decay);
+    check_setting("Adagrad", "initial accumulator", o.initial_accumulator);
+    check_setting("Adagrad", "eps", o.eps);
+    options_.push_back(o);
     add_group(i, groups[i].parameters);
   }
 }
@@ -73,6 +82,7 @@ Adam::Adam(std::vector<Group<AdamOptions>> groups, bool decoupled) : Optimizer(g
   for (std::size_t i = 0; i < groups.size(); ++i) {
     const AdamOptions& o = groups[i].options;
     check_common(op, o.lr, o.weight_decay);
+    check_setting(op, "eps", o.eps);
     check(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1, op, "betas ", o.beta1, " and ", o.beta2,
           ": expected 0 <= beta < 1");
     options_.push_back(o);

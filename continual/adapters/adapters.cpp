@@ -35,8 +35,8 @@ std::map<std::string, nn::Module*> modules_with_parameters(nn::Module& model) {
 }
 
 /// Those that a glob matches; each glob has to match one.
-template <class Layer>
-std::set<std::string> matching(const std::map<std::string, Layer*>& layers, const std::vector<std::string>& globs) {
+template <class Layer> std::set<std::string> matching(const std::map<std::string, Layer*>& layers,
+                                                      const std::vector<std::string>& globs, std::string_view kind) {
   std::set<std::string> matched;
   for (const std::string& glob : globs) {
     bool any = false;
@@ -48,7 +48,7 @@ std::set<std::string> matching(const std::map<std::string, Layer*>& layers, cons
     if (any) continue;
     std::string known;
     for (const auto& [path, layer] : layers) known += (known.empty() ? "" : ", ") + path;
-    fail("attach", "no layer matches '", glob, "'; known: ", known);
+    fail("attach", "no ", kind, " matches '", glob, "'; known: ", known);
   }
   return matched;
 }
@@ -61,7 +61,7 @@ struct Maker {
 
   std::set<std::string> train_whole(const std::vector<std::string>& globs, bool tie) {
     const auto modules = modules_with_parameters(model);
-    auto paths = matching(modules, globs);
+    auto paths = matching(modules, globs, "module with parameters");
     std::map<std::string, std::string> heads;  // by table
     for (const TiedPaths& tied : tied_embeddings(model)) {
       heads[tied.table] = tied.head;
@@ -91,7 +91,7 @@ struct Maker {
   void operator()(const LoraOptions& options) {
     const auto layers = layers_of<nn::Linear>(model);
     auto taken = train_whole(options.modules_to_save, options.ensure_weight_tying);
-    for (const std::string& path : matching(layers, options.targets))
+    for (const std::string& path : matching(layers, options.targets, "linear layer"))
       if (taken.insert(path).second) pieces.push_back(std::make_unique<Lora>(*layers.at(path), name, path, options));
     if (options.bias == LoraBias::all) train_biases(taken);
   }
@@ -99,13 +99,14 @@ struct Maker {
     const auto layers = layers_of<nn::Linear>(model);
     auto taken = train_whole(options.modules_to_save, false);
     for (const bool feedforward : {true, false})
-      for (const std::string& path : matching(layers, feedforward ? options.feedforward : options.targets))
+      for (const std::string& path :
+           matching(layers, feedforward ? options.feedforward : options.targets, "linear layer"))
         if (taken.insert(path).second)
           pieces.push_back(std::make_unique<Ia3>(*layers.at(path), name, path, feedforward));
   }
   void operator()(const BottleneckOptions& options) {
     const auto blocks = layers_of<nn::TransformerBlock>(model);
-    for (const std::string& path : matching(blocks, options.targets))
+    for (const std::string& path : matching(blocks, options.targets, "Transformer block"))
       for (const bool behind_attention : {true, false}) {
         if (behind_attention && options.placement != Bottleneck::houlsby) continue;
         const std::string part = behind_attention ? "attention_adapter" : "mlp_adapter";

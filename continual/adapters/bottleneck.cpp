@@ -1,6 +1,8 @@
 // Down, activation, up.
 #include <stet/continual/adapters/bottleneck.h>
 
+#include <cmath>
+
 #include <stet/nn/init.h>
 #include <stet/tensor/error.h>
 
@@ -9,6 +11,8 @@ namespace {
 
 std::int64_t checked_width(const nn::Module& block, const BottleneckOptions& options) {
   check(options.width >= 1, "Bottleneck", "'", block.path(), "': width ", options.width, ", expected at least 1");
+  check(std::isfinite(options.scale), "Bottleneck", "'", block.path(), "': scale ", options.scale,
+        ", expected a finite number");
   return options.width;
 }
 

@@ -22,14 +22,21 @@ Tensor initial_a(const nn::Module& owner, const nn::Linear& base, std::int64_t r
                         base.weight.value().options());
 }
 
+double checked_alpha(const nn::Linear& base, double alpha) {
+  check(std::isfinite(alpha), "Lora", "'", base.path(), "': alpha ", alpha, ", expected a finite number");
+  return alpha;
+}
+
 }  // namespace
 
 Lora::Lora(nn::Linear& base, std::string name, std::string place, const LoraOptions& options)
     : LinearPiece(base, std::move(name), std::move(place)),
       lora_A(this, "lora_A", initial_a(*this, base, pick(options.rank_pattern, this->place(), options.rank))),
       lora_B(this, "lora_B", zeros({base.out(), rank()}, base.weight.value().options())),
-      alpha_(pick(options.alpha_pattern, this->place(), options.alpha)),
+      alpha_(checked_alpha(base, pick(options.alpha_pattern, this->place(), options.alpha))),
       scale_(alpha_ / (options.rslora ? std::sqrt(static_cast<double>(rank())) : static_cast<double>(rank()))) {
+  check(options.dropout >= 0 && options.dropout < 1, "Lora", "'", base.path(), "': dropout ", options.dropout,
+        ", expected at least 0 and below 1");
   if (options.bias != LoraBias::none && base.bias) copy(*base.bias);
   if (options.dropout > 0) lora_dropout_.emplace(this, "lora_dropout", options.dropout);
   if (!options.dora) return;

@@ -20,7 +20,7 @@ struct LoraOptions {
   std::vector<std::string> targets = {};  ///< globs over paths of linear layers: "*q_proj"
   std::int64_t rank = 8;
   double alpha = 8;
-  double dropout = 0;           ///< of the low-rank path's input, in training
+  double dropout = 0;           ///< of the low-rank path's input, in training; below 1
   bool rslora = false;          ///< scale alpha / sqrt(rank) instead of alpha / rank
   bool dora = false;            ///< learn the norm of each row of the weight apart from its direction
   bool fan_in_fan_out = false;  ///< only written to files: PEFT's base stores its weights as (in, out), as in GPT-2

@@ -1,8 +1,16 @@
 // EWC: importance and anchors at the ends of tasks; the penalty itself is the optimizer's.
 #include <stet/continual/strategies/ewc.h>
+
+#include <cmath>
+
 #include <stet/tensor/error.h>
 
 namespace stet::continual {
+
+Ewc::Ewc(EwcOptions options) : options_(options) {
+  for (const auto& [name, value] : {std::pair("lambda ", options.lambda), std::pair("gamma ", options.gamma)})
+    check(value >= 0 && std::isfinite(value), "Ewc", name, value, ": expected a finite number, 0 or more");
+}
 
 void Ewc::end_task(Context& context) {
   nn::State fresh = fisher_diagonal(context, context.train(), options_.fisher);

@@ -15,7 +15,7 @@ struct EwcOptions {
 
 class Ewc final : public Strategy {
  public:
-  explicit Ewc(EwcOptions options = {}) : options_(options) {}
+  explicit Ewc(EwcOptions options = {});
   std::string name() const override { return options_.online ? "online ewc" : "ewc"; }
   std::vector<std::string> claims() const override { return {"penalty 'ewc'"}; }
   void begin_task(Context& context) override;

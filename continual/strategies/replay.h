@@ -3,6 +3,7 @@
 
 #include <stet/continual/memory.h>
 #include <stet/continual/strategy.h>
+#include <stet/tensor/error.h>
 
 namespace stet::continual {
 
@@ -15,7 +16,9 @@ struct ReplayOptions {
 class Replay final : public Strategy {
  public:
   explicit Replay(ReplayOptions options = {})
-      : options_(options), memory_(options.capacity, Generator(options.seed).fork("replay")) {}
+      : options_(options), memory_(options.capacity, Generator(options.seed).fork("replay")) {
+    check(options.batch_size >= 0, "Replay", "batch size ", options.batch_size, ": expected 0 or more");
+  }
   std::string name() const override { return "replay"; }
   void examples(Context&, Batch& batch) override { batch = join(batch, memory_.draw(options_.batch_size)); }
   /// Every example of the finished task is offered once, in random order.

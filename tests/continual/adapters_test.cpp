@@ -1,6 +1,7 @@
 // Adapters: no effect when attached, gradients and merged weights against the written formulas, what is trainable, and
 // what is refused.
 #include <cmath>
+#include <limits>
 
 #include <stet/continual/adapters/adapters.h>
 #include <stet/continual/learner.h>
@@ -8,6 +9,7 @@
 #include <stet/nn/checkpoint.h>
 #include <stet/nn/losses.h>
 #include <stet/nn/pretrained.h>
+#include <stet/nn/safetensors.h>
 #include <stet/optim/optimizers.h>
 
 #include "support/adapter_samples.h"
@@ -361,17 +363,55 @@ TEST_CASE("a run with an adapter is resumed to the bit", "[adapters]") {
   }
 }
 
+TEST_CASE("LoRA on embeddings and on a tied output is refused by name", "[adapters][misuse]") {
+  LlamaCase llama(true);
+  Adapters adapters(llama.model);
+  for (const AdapterOptions& options : {AdapterOptions(LoraOptions{.targets = {"*q_proj", "lm_head"}}),
+                                        AdapterOptions(Ia3Options{.targets = {"lm_head"}})})
+    CHECK_THAT(message_of([&] { adapters.attach("a", options); }), Contains("no linear layer matches 'lm_head'"));
+  CHECK_THAT(message_of([&] { adapters.attach("a", LoraOptions{.targets = {"*embed_tokens"}}); }),
+             Contains("no linear layer matches '*embed_tokens'"));
+  // In PEFT's files, too.
+  adapters.attach("a", kLora);
+  const test::Scratch scratch;
+  adapters.save("a", scratch.path());
+  const auto refused = [&](const std::string& key, const Shape& a, const std::string& other, const Shape& b) {
+    const auto file = scratch.path() / "adapter_model.safetensors";
+    const nn::State saved = nn::load_safetensors(file);
+    nn::State state = saved;
+    state["base_model.model." + key] = zeros(a);
+    state["base_model.model." + other] = zeros(b);
+    nn::save_safetensors(file, state);
+    const std::string message = message_of([&] { adapters.load("b", scratch.path()); });
+    nn::save_safetensors(file, saved);
+    return message;
+  };
+  CHECK_THAT(refused("lm_head.lora_A.weight", {2, 8}, "lm_head.lora_B.weight", {19, 2}),
+             Contains("adapter_model.safetensors") && Contains("no linear layer matches 'lm_head'"));
+  CHECK_THAT(refused("model.embed_tokens.lora_embedding_A", {2, 19}, "model.embed_tokens.lora_embedding_B", {8, 2}),
+             Contains("unexpected: base_model.model.model.embed_tokens.lora_embedding_A"));
+  CHECK(adapters.names() == std::vector<std::string>{"a"});
+}
+
 TEST_CASE("what does not fit is refused by name", "[adapters][misuse]") {
   LlamaCase llama;
   Adapters adapters(llama.model);
   CHECK_THAT(message_of([&] { adapters.attach("a", LoraOptions{.targets = {"*query"}}); }),
-             Contains("[attach] no layer matches '*query'") && Contains("model.layers.0.self_attn.q_proj"));
+             Contains("[attach] no linear layer matches '*query'") && Contains("model.layers.0.self_attn.q_proj"));
   CHECK_THAT(message_of([&] { adapters.attach("a", LoraOptions{}); }), Contains("has no targets"));
   CHECK_THAT(
       message_of([&] { adapters.attach("a", LoraOptions{.targets = {"*q_proj"}, .modules_to_save = {"head"}}); }),
-      Contains("no layer matches 'head'"));
+      Contains("no module with parameters matches 'head'"));
   CHECK_THAT(message_of([&] { adapters.attach("a", LoraOptions{.targets = {"*q_proj"}, .rank = 0}); }),
              Contains("rank 0"));
+  for (const double wrong : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
+    CHECK_THAT(message_of([&] { adapters.attach("a", LoraOptions{.targets = {"*q_proj"}, .alpha = wrong}); }),
+               Contains("[Lora] 'model.layers.0.self_attn.q_proj': alpha "));
+    CHECK_THAT(message_of([&] { adapters.attach("a", BottleneckOptions{.scale = wrong}); }), Contains("scale "));
+  }
+  for (const double wrong : {1.0, -0.1, std::numeric_limits<double>::quiet_NaN()})
+    CHECK_THAT(message_of([&] { adapters.attach("a", LoraOptions{.targets = {"*q_proj"}, .dropout = wrong}); }),
+               Contains("expected at least 0 and below 1"));
   CHECK_THAT(message_of([&] { adapters.attach("weight", kLora); }), Contains("already has a part named 'weight'"));
   CHECK_THAT(message_of([&] { adapters.activate("a"); }), Contains("no adapter 'a'"));
   CHECK_THAT(message_of([&] { adapters.merge(); }), Contains("no adapter is active"));

@@ -322,8 +322,40 @@ TEST_CASE("Clipping by norm is over all parameters and does not count masked ele
   model.a.value().set_grad(where(optimizer.mask("a")->to_tensor(), threes, nans));
   optimizer.step();
   CHECK(optimizer.last_grad_norm() == Approx(norm));  // what may not change may hold anything
-  CHECK_THAT(message_of([&] { optimizer.clip_norm(-1); }), Contains("-1 is negative"));
-  CHECK_THAT(message_of([&] { optimizer.clip_value(-1); }), Contains("-1 is negative"));
+  for (const double wrong : {-1.0, nan}) {
+    CHECK_THAT(message_of([&] { optimizer.clip_norm(wrong); }), Contains(": expected 0 (off) or more"));
+    CHECK_THAT(message_of([&] { optimizer.clip_value(wrong); }), Contains(": expected 0 (off) or more"));
+  }
+}
+
+TEST_CASE("Settings that are negative or no finite number are refused for what they are") {
+  Model model;
+  const auto p = model.parameters();
+  for (const double wrong : {-1.0, std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
+    std::ostringstream text;
+    text << wrong << ": expected a finite number, 0 or more";
+    const auto refused = [&](const std::string& setting, const auto& make) {
+      CHECK(message_of(make) == setting + ' ' + text.str());
+    };
+    refused("[Sgd] lr", [&] { Sgd(p, {.lr = wrong}); });
+    refused("[Sgd] momentum", [&] { Sgd(p, {.momentum = wrong}); });
+    refused("[Sgd] weight decay", [&] { Sgd(p, {.weight_decay = wrong}); });
+    refused("[Adagrad] lr", [&] { Adagrad(p, {.lr = wrong}); });
+    refused("[Adagrad] lr decay", [&] { Adagrad(p, {.lr_decay = wrong}); });
+    refused("[Adagrad] initial accumulator", [&] { Adagrad(p, {.initial_accumulator = wrong}); });
+    refused("[Adagrad] eps", [&] { Adagrad(p, {.eps = wrong}); });
+    refused("[Adam] lr", [&] { Adam(p, {.lr = wrong}); });
+    refused("[Adam] eps", [&] { Adam(p, {.eps = wrong}); });
+    refused("[AdamW] lr", [&] { AdamW(p, {.lr = wrong}); });
+    refused("[AdamW] weight decay", [&] { AdamW(p, {.weight_decay = wrong}); });
+    Sgd optimizer(p, {});
+    CHECK_THAT(message_of([&] {
+                 optimizer.set_penalty("ewc", {wrong, {}, {}});
+               }),
+               Contains(" of 'ewc': expected a finite number, 0 or more"));
+  }
+  CHECK_THAT(message_of([&] { Sgd(p, {.dampening = std::numeric_limits<double>::quiet_NaN()}); }),
+             Contains("[Sgd] dampening nan"));
 }
 
 TEST_CASE("Loading lists what does not fit and changes nothing") {
