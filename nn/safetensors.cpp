@@ -3,6 +3,7 @@
 #include <stet/nn/safetensors.h>
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,6 +12,7 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 #include <string_view>
 
 #include <stet/nn/safetensors_header.h>
@@ -38,8 +40,6 @@ class File {
   File& operator=(const File&) = delete;
   bool is_open() const { return fd_ >= 0; }
   int fd() const { return fd_; }
-  /// False when the system reports a late error.
-  bool close_now() { return close(std::exchange(fd_, -1)) == 0; }
 
  private:
   int fd_;
@@ -101,13 +101,34 @@ std::uint64_t file_size(const File& in, const std::string& file) {
 // --- writing
 // ---------------------------------------------------------------------------------------------------
 
+constexpr std::string_view kBeside = ".tmp-";  // TARGET.tmp-PROCESS-NUMBER: a file on its way to TARGET
+
+/// Removes what processes that were ended while they wrote `target` have left beside it. A file that is being written
+/// is locked by its writer, so this holds for other containers and hosts, whose process numbers say nothing here.
+void remove_abandoned(const std::filesystem::path& target) {
+  const std::string start = target.filename().string() + std::string(kBeside);
+  const auto folder = target.has_parent_path() ? target.parent_path() : std::filesystem::path(".");
+  std::error_code ended;
+  for (std::filesystem::directory_iterator at(folder, ended), end; !ended && at != end; at.increment(ended)) {
+    const std::string name = at->path().filename().string();
+    if (!name.starts_with(start) || name.find_first_not_of("0123456789-", start.size()) != name.npos) continue;
+    const File file(at->path(), O_WRONLY | O_NOFOLLOW | O_NONBLOCK);
+    if (file.is_open() && flock(file.fd(), LOCK_EX | LOCK_NB) == 0) unlink(at->path().c_str());
+  }
+}
+
 /// A new file beside the target, removed unless it took the target's place.
 class Replacement {
  public:
-  Replacement(const std::filesystem::path& target, std::string_view op)
-      : op_(op), target_(target), path_(beside(target)), file_(path_, O_WRONLY | O_CREAT | O_EXCL, 0666) {
-    step(file_.is_open(), "creating a file beside it");
-    exists_ = true;
+  Replacement(const std::filesystem::path& target, std::string_view op) : op_(op), target_(target) {
+    remove_abandoned(target);
+    do {
+      path_ = beside(target);
+      file_.emplace(path_, O_WRONLY | O_CREAT | O_EXCL, 0666);
+      step(file_->is_open(), "creating a file beside it");
+      exists_ = true;
+      flock(file_->fd(), LOCK_EX);
+    } while (is_unlinked());  // by another writer, which saw it before it was locked
   }
   ~Replacement() {
     if (exists_) unlink(path_.c_str());
@@ -118,7 +139,7 @@ class Replacement {
   void write(const void* data, std::uint64_t bytes) {
     const auto* at = static_cast<const char*>(data);
     while (bytes > 0) {
-      const ssize_t put = ::write(file_.fd(), at, bytes);
+      const ssize_t put = ::write(file_->fd(), at, bytes);
       if (put < 0 && errno == EINTR) continue;
       step(put > 0, "writing");
       at += put;
@@ -126,10 +147,9 @@ class Replacement {
     }
   }
   /// The order matters: data, then name, then the directory that holds the name. A failed sync is never
-  /// retried, since the system may have dropped the data.
+  /// retried, since the system may have dropped the data. The file stays open, and so locked, until it has its name.
   void commit() {
-    step(fsync(file_.fd()) == 0, "syncing");
-    step(file_.close_now(), "closing");
+    step(fsync(file_->fd()) == 0, "syncing");
     step(std::rename(path_.c_str(), target_.c_str()) == 0, "renaming the new file to it");
     exists_ = false;
     const auto folder = target_.has_parent_path() ? target_.parent_path() : std::filesystem::path(".");
@@ -142,8 +162,12 @@ class Replacement {
   static std::filesystem::path beside(const std::filesystem::path& target) {
     static std::atomic<unsigned> number{0};
     auto name = target.filename();
-    name += ".tmp-" + std::to_string(getpid()) + "-" + std::to_string(++number);
+    name += std::string(kBeside) + std::to_string(getpid()) + "-" + std::to_string(++number);
     return target.parent_path() / name;
+  }
+  bool is_unlinked() const {
+    struct stat status {};
+    return fstat(file_->fd(), &status) == 0 && status.st_nlink == 0;
   }
   void step(bool ok, std::string_view what) const {
     const int reason = errno;
@@ -152,7 +176,7 @@ class Replacement {
 
   std::string_view op_;
   std::filesystem::path target_, path_;
-  File file_;
+  std::optional<File> file_;
   bool exists_ = false;
 };
 

@@ -15,7 +15,8 @@ namespace stet::nn {
 /// The header's "__metadata__": free text by key.
 using Metadata = std::map<std::string, std::string>;
 
-/// Replaces `path` as a whole or not at all: written beside it, synced, renamed, and the directory synced. An
+/// Replaces `path` as a whole or not at all: written beside it (PATH.tmp-PROCESS-NUMBER), synced, renamed, and the
+/// directory synced. What a process that was ended while it wrote has left there goes with the next write. An
 /// Error names file and tensor and leaves the old file as it was. Tensors stand in order of falling element
 /// size, then name, so that each is aligned; the header is padded with spaces to a multiple of 8.
 void save_safetensors(const std::filesystem::path& path, const State& state, const Metadata& metadata = {});

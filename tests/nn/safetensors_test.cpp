@@ -3,13 +3,19 @@
 #include <stet/nn/layers.h>
 #include <stet/nn/safetensors.h>
 
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <thread>
 
 #include "support/catch.h"
 #include "support/device.h"
@@ -392,6 +398,52 @@ TEST_CASE("A failed save leaves the old file and no temporary one") {
   CHECK_THAT(message_of([&] { nn::save_safetensors(scratch.path(), {}); }), Contains("renaming the new file to it"));
   CHECK_THAT(message_of([&] { nn::save_safetensors(scratch.path() / "no" / "x", {}); }),
              Contains("creating a file beside it: No such file"));
+  CHECK(entries_in(scratch.path()) == 1);
+}
+
+TEST_CASE("What a process that was ended while it wrote has left goes with the next write") {
+  const Scratch scratch;
+  const fs::path path = scratch.path() / "model.safetensors";
+  const pid_t child = fork();
+  if (child == 0) {  // ended by the system in the middle of the file
+    const rlimit small{100, 100}, no_core{0, 0};
+    setrlimit(RLIMIT_CORE, &no_core);
+    setrlimit(RLIMIT_FSIZE, &small);
+    std::signal(SIGXFSZ, SIG_DFL);
+    nn::replace_file(path, std::string(4000, 'x'), "test");
+    _exit(0);
+  }
+  int status = 0;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  REQUIRE(WIFSIGNALED(status));
+  REQUIRE(entries_in(scratch.path()) == 1);
+  CHECK_FALSE(fs::exists(path));
+  const auto other = scratch.write("other.safetensors.tmp-1-1", "x"),
+             notes = scratch.write("model.safetensors.tmp-notes", "x");
+  const auto written = scratch.write("model.safetensors.tmp-1-1", "x");  // by another process that is still there
+  const int held = open(written.c_str(), O_RDONLY);
+  REQUIRE(flock(held, LOCK_EX) == 0);
+  nn::save_safetensors(path, {{"a", ones({3})}});
+  CHECK(entries_in(scratch.path()) == 4);
+  for (const fs::path& kept : {path, other, notes, written}) CHECK(fs::exists(kept));
+  close(held);
+  nn::replace_file(path, "x", "test");
+  CHECK_FALSE(fs::exists(written));
+}
+
+TEST_CASE("Writers of one file do not take each other's for abandoned") {
+  const Scratch scratch;
+  const fs::path path = scratch.path() / "model.safetensors";
+  std::vector<std::thread> writers;
+  std::atomic<int> failures{0};
+  for (int i = 0; i < 4; ++i)
+    writers.emplace_back([&] {
+      for (int k = 0; k < 50; ++k)
+        if (message_of([&] { nn::replace_file(path, "some bytes", "test"); }) != "no error") ++failures;
+    });
+  for (std::thread& writer : writers) writer.join();
+  CHECK(failures == 0);
+  CHECK(read_bytes(path) == "some bytes");
   CHECK(entries_in(scratch.path()) == 1);
 }
 
