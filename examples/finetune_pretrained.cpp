@@ -48,7 +48,7 @@ void describe(CLI::App& app, Arguments& a) {
   app.add_option("--batch", a.batch, "sequences in a step")->check(CLI::PositiveNumber);
   app.add_option("--length", a.length, "tokens of a sequence")->check(CLI::Range(2, 1 << 20));
   app.add_option("--windows", a.windows, "held-out sequences to measure on")->check(CLI::PositiveNumber);
-  app.add_option("--seed", a.seed, "of windows and adapters");
+  app.add_option("--seed", a.seed, "of windows and adapters")->check(CLI::NonNegativeNumber);
   app.add_option("--threads", a.threads, "threads; 0: one for each core")->check(CLI::Range(0, 256));
   app.add_flag("--merge", a.merge, "lora: writes the whole model with the adapter folded in");
 }
@@ -163,13 +163,38 @@ void train(const Arguments& a, const Model& model, const Text& domain, const Tex
   }
 }
 
+/// Whether a file of --out would stay there and be read with what is written: as the base of an adapter that is not its
+/// own, as a tokenizer that is not the model's.
+bool is_foreign(const std::string& name, bool adapter, const fs::path& source) {
+  const bool of_adapter = name.starts_with("adapter_"), of_tokenizer = data::is_tokenizer_file(name);
+  const bool weights = name.ends_with(".safetensors") || name.ends_with(".bin") || name.ends_with(".index.json");
+  const bool of_model =
+      name == "config.json" || name == "generation_config.json" || (weights && !of_adapter && !of_tokenizer);
+  if (adapter) return of_model;
+  if (of_model) return name != "config.json" && name != "model.safetensors";
+  return of_adapter || (of_tokenizer && !fs::exists(source / name));
+}
+
+void check_folder(const Arguments& a, const fs::path& source) {
+  const bool adapter = a.method == "lora" && !a.merge;
+  for (const auto& entry : fs::directory_iterator(a.out)) {
+    const std::string name = entry.path().filename().string();
+    check(!is_foreign(name, adapter, source), "finetune_pretrained", "--out ", a.out, ": found ", name,
+          ", which does not belong to the ", adapter ? "adapter" : "model",
+          " that would be written beside it, expected an empty folder or an earlier result of the same kind");
+  }
+}
+
 void run(const Arguments& a) {
   manual_seed(a.seed);
   const fs::path path = a.model;
-  check(!std::isnan(a.rate), "finetune_pretrained", "--rate nan: expected a number");
+  check(fs::exists(path), "finetune_pretrained", a.model, ": no such file or folder");
+  check(std::isfinite(a.rate), "finetune_pretrained", "--rate ", a.rate, ": expected a finite number");
+  check(std::isfinite(a.replay), "finetune_pretrained", "--replay ", a.replay, ": expected 0 to 1");
   continual::make_folder(a.out);
   check(!fs::is_directory(path) || !fs::equivalent(path, a.out), "finetune_pretrained", "--out ", a.out,
         " is the model's own folder: its files would be overwritten");
+  check_folder(a, fs::is_directory(path) ? path : path.parent_path());
   const Model model(path);
   check(a.length <= model.positions, "finetune_pretrained", "--length ", a.length, ": the model has ", model.positions,
         " positions");

@@ -188,14 +188,16 @@ std::unique_ptr<Tokenizer> load_tokenizer(const fs::path& path) {
   return reader(path);
 }
 
+bool is_tokenizer_file(std::string_view name) {
+  return name.starts_with("tok") || name.starts_with("vocab") || name == "merges.txt" || name == "encoder.json" ||
+         name == "added_tokens.json" || name == "special_tokens_map.json" || name.ends_with(".model");
+}
+
 void copy_tokenizer(const fs::path& from, const fs::path& to) {
   try {
     for (const auto& entry : fs::directory_iterator(from)) {
       const std::string name = entry.path().filename().string();
-      const bool wanted = name.starts_with("tok") || name.starts_with("vocab") || name == "merges.txt" ||
-                          name == "encoder.json" || name == "added_tokens.json" || name == "special_tokens_map.json" ||
-                          name.ends_with(".model");
-      if (entry.is_regular_file() && wanted && entry.path() != to / name)
+      if (entry.is_regular_file() && is_tokenizer_file(name) && entry.path() != to / name)
         fs::copy_file(entry.path(), to / name, fs::copy_options::overwrite_existing);
     }
   } catch (const fs::filesystem_error& problem) {

@@ -49,6 +49,6 @@ Loaded load(const std::filesystem::path& folder) {
   const auto [config, state] = read_encoder(folder);
   out.model = std::make_unique<Classifier>(config, std::ssize(out.labels));
   out.model->bert.load(state);
-  out.model->head.load(nn::load_safetensors(head));
+  nn::load(out.model->head, head);
   return out;
 }

@@ -109,12 +109,12 @@ class Features {
   continual::FeatureCache cache_;
 };
 
-/// The ten nearest other rows of each by cosine (n, 10), each row's in ascending order.
+/// The nearest other rows of each by cosine (n, kNeighbours), each row's in ascending order.
 std::vector<std::int64_t> neighbours(const Tensor& x) {
   const Tensor unit = x / sqrt(sum(x * x, {1}, true));
   const Tensor self = reshape(arange(x.shape()[0], {DType::i64, x.device()}), {x.shape()[0], 1});
   const Tensor likeness = matmul(unit, transpose(unit)) - 4 * cast(equal(self, transpose(self)), x.dtype());
-  return sort(topk(likeness, 10, 1).indices, 1).values.to_vector<std::int64_t>();
+  return sort(topk(likeness, kNeighbours, 1).indices, 1).values.to_vector<std::int64_t>();
 }
 
 }  // namespace
@@ -256,8 +256,8 @@ Kept kept(const Tensor& before, const Tensor& after) {
   Kept out{continual::linear_cka(before, after), 0};
   const std::vector<std::int64_t> old = neighbours(before), now = neighbours(after);
   std::vector<std::int64_t> common;
-  for (auto a = old.begin(), b = now.begin(); a != old.end(); a += 10, b += 10)
-    std::set_intersection(a, a + 10, b, b + 10, std::back_inserter(common));
+  for (auto a = old.begin(), b = now.begin(); a != old.end(); a += kNeighbours, b += kNeighbours)
+    std::set_intersection(a, a + kNeighbours, b, b + kNeighbours, std::back_inserter(common));
   out.neighbours = static_cast<double>(common.size()) / static_cast<double>(old.size());
   return out;
 }

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
@@ -80,10 +81,14 @@ stet::Tensor embeddings(Classifier& model, const Encoded& texts);
 /// Share of the examples whose largest output is their label.
 double accuracy_of(Classifier& model, const Encoded& examples);
 
-/// How much of what the encoder knew of some texts is left in their vectors. 1 and 1: everything.
+inline constexpr std::int64_t kNeighbours = 10;
+
+/// How much of what the encoder knew of some texts is left in their vectors. 1 and 1: everything. NaN: not measured.
 struct Kept {
-  double cka = 0;         ///< linear CKA of the vectors before and after (Kornblith et al. 2019)
-  double neighbours = 0;  ///< share of each text's ten nearest texts (cosine) that were among its ten before
+  /// Linear CKA of the vectors before and after (Kornblith et al. 2019).
+  double cka = std::numeric_limits<double>::quiet_NaN();
+  /// Share of each text's nearest texts (cosine) that were among its nearest before.
+  double neighbours = std::numeric_limits<double>::quiet_NaN();
 };
-/// (n, width) each, n over 10.
+/// (n, width) each, n over kNeighbours.
 Kept kept(const stet::Tensor& before, const stet::Tensor& after);

@@ -18,6 +18,7 @@ rows() { # rows FIRST SECOND COUNT: sentences of one colour and one number each
   rows blue two 60 | sed 's/$/,cold/'
 } >"$folder/train.csv"
 head -n 8 "$folder/train.csv" >"$folder/test.csv"
+{ head -n 5 "$folder/train.csv"; tail -n 4 "$folder/train.csv"; } >"$folder/small.csv"
 json() { rows "$1" "$2" "$4" | sed "s/.*/[\"&\", \"$3\"]/" | paste -sd,; }
 echo "{\"train\": [$(json red one warm 9), $(json blue two cold 9)], \"val\": [$(json red one warm 4)]," \
   "\"test\": [$(json red one warm 4), $(json blue two cold 4)], \"oos_test\": [$(json green three oos 12)]}" >"$folder/data.json"
@@ -67,12 +68,26 @@ refused "learning rate 1e+30 (--rate): the loss is" --data "$folder/train.csv" -
 refused "Choose one with --method" --data "$folder/train.csv" --save "$folder/other"
 refused "own folder" --data "$folder/train.csv" --method head --save "$folder"
 refused "neither is given"
+printed=$("$program" --model "$folder/none" --data "$folder/train.csv" 2>&1) && fail "no error for a missing model"
+expect "--model $folder/none: no such folder"
+touch "$folder/no/adapter_config.json"
+refused "found adapter_config.json" --data "$folder/train.csv" --method head --save "$folder/no"
+refused "--rate inf: expected a finite number" --data "$folder/train.csv" --rate inf
 refused "labels.txt: cannot be opened" 'red one'
+echo third >>"$folder/kept/labels.txt"
+"$program" --model "$folder/kept" 'red one' >/dev/null 2>"$folder/said" && fail "no error for a head of two labels"
+grep -q 'head.safetensors: .*expected (3, ' "$folder/said" || fail "the head is not named: $(cat "$folder/said")"
 truncate -s 50 "$folder/kept/head.safetensors"
 "$program" --model "$folder/kept" 'red one' >/dev/null 2>"$folder/said" && fail "no error for a damaged head"
 grep -q 'head.safetensors' "$folder/said" || fail "the damaged head is not named: $(cat "$folder/said")"
 refused "none.csv" --data "$folder/none.csv"
-refused "expected more than 10" --data "$folder/train.csv" --test "$folder/test.csv"
+works --data "$folder/train.csv" --test "$folder/test.csv" --method head --epochs 1 --seeds 1
+expect '120 training texts, 7 test texts'
+expect 'Kept: not measured, since it takes more than 10 texts'
+grep -q '^| head .* | – | – |$' <<<"$printed" || fail "what is not measured has to be left out"
+grep -q '"cka": null' "$folder/finetune_minilm.json" || fail "what is not measured is null"
+works --data "$folder/small.csv" --method head --epochs 1 --seeds 1
+expect '6 training texts, 2 test texts'
 sed -i '5s/,/,"/' "$folder/test.csv"
 refused "test.csv: line 5" --data "$folder/train.csv" --test "$folder/test.csv"
 length=10

@@ -48,6 +48,19 @@ files=(--general "$folder/prose.txt" --out "$folder/x")
 refused "none.txt" "$finetune" "$folder/llama" --text "$folder/none.txt" "${files[@]}" --length 32
 refused "the model has 40 positions" "$finetune" "$folder/llama" --text "$folder/prose.txt" "${files[@]}" --length 41
 refused "the model's own folder" tune llama llama
+refused "$folder/none: no such file or folder" tune none x
+refused "$folder/none: no such file or folder" text none
+refused "--rate inf: expected a finite number" tune llama x --rate inf
+refused "--seed" tune llama x --seed -3
+refused "--seed" text llama --seed -3
+[ ! -e "$folder/x" ] || [ -z "$(ls -A "$folder/x")" ] || fail "something was written: $(ls "$folder/x")"
+# Files of two kinds in one folder would be read as one of them.
+refused "llama.full: found " tune llama llama.full
+refused "llama.adapter: found adapter_" tune llama llama.adapter --merge
+touch "$folder/gpt2.merged/tokenizer.model"
+refused "gpt2.merged: found tokenizer.model" tune gpt2 gpt2.merged --merge
+tune llama llama.adapter --rank 2 >/dev/null
+tune llama llama.full --method full >/dev/null
 refused "--top 3 of 2 blocks" tune llama x --method top --top 3
 refused "learning rate 1e+30 (--rate): the loss is" tune llama diverged --rate 1e30
 [ -z "$(ls -A "$folder/diverged")" ] || fail "a model that is no good was written"
