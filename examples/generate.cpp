@@ -35,6 +35,9 @@ void describe(CLI::App& app, Arguments& a) {
 
 nn::Pretrained load(const std::filesystem::path& path) {
   check(std::filesystem::exists(path), "generate", path.string(), ": no such file or folder");
+  check(!std::filesystem::exists(path / "adapter_config.json") || std::filesystem::exists(path / "config.json"),
+        "generate", path.string(),
+        ": found an adapter, expected a model; --adapter names one that the model is used with");
   if (std::filesystem::is_directory(path)) return nn::load_pretrained(path);
   return {.model_type = "llama", .model = nn::load_llama2c(path), .end_tokens = {1, 2}};
 }

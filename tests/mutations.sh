@@ -85,7 +85,9 @@ mutation continual/learner.cpp 'standing_.position, loader.state()' '0, loader.s
 mutation continual/learner.cpp 'if (midway) put(' 'if (midway && tasks < 0) put(' resume_test
 mutation continual/resume.cpp 'default_generator().set_state(' 'Generator().set_state(' resume_test
 mutation continual/resume.cpp 'for (const auto& put_back : undo) put_back();' '' resume_test
-# Readers.
+mutation continual/learner.cpp 'if (options.stop_when_diverged)' 'if (options.stop_when_diverged && steps < 0)' learner_test
+# Readers and writers.
+mutation nn/safetensors.cpp 'flock(file.fd(), LOCK_EX | LOCK_NB) == 0' 'true' safetensors_test
 mutation data/loader.cpp 'order_ = indices_;' 'order_ = indices_; if (epoch_ > 0) std::swap(order_.front(), order_.back());' loader_test
 mutation data/idx.cpp 'check(size <= room' 'check(size <= room + 1' idx_test
 mutation nn/module.cpp 'problems << "\n  unexpected: "' 'if (false) problems << "\n  unexpected: "' module_test

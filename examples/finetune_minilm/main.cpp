@@ -3,6 +3,7 @@
 // a Hugging Face folder of a BERT such as all-MiniLM-L6-v2 and FILE has labelled texts: CLINC150's JSON (train, val,
 // test; oos_…: texts of no intent, on which forgetting is measured) or CSV with the columns text and label. Prints a
 // table and writes finetune_minilm.json.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <iomanip>
@@ -95,6 +96,11 @@ Texts read(const Arguments& a) {
   }
   if (a.limit > 0) out.train = data::first_of_each_label(out.train, a.limit);
   if (a.test_limit > 0) out.test = data::first_of_each_label(out.test, a.test_limit);
+  const auto names = data::label_names(out.train);
+  for (const std::string& label : out.test.labels)
+    check(std::binary_search(names.begin(), names.end(), label), "finetune_minilm", a.test.empty() ? a.data : a.test,
+          ": found the label \"", label, "\" among the test texts, which no training text has",
+          a.limit > 0 ? " (--limit is too low for every label to have one)" : "");
   return out;
 }
 

@@ -80,6 +80,7 @@ grep -q 'head.safetensors: .*expected (3, ' "$folder/said" || fail "the head is 
 truncate -s 50 "$folder/kept/head.safetensors"
 "$program" --model "$folder/kept" 'red one' >/dev/null 2>"$folder/said" && fail "no error for a damaged head"
 grep -q 'head.safetensors' "$folder/said" || fail "the damaged head is not named: $(cat "$folder/said")"
+refused 'found the label "cold" among the test texts' --data "$folder/train.csv" --limit 1
 refused "none.csv" --data "$folder/none.csv"
 works --data "$folder/train.csv" --test "$folder/test.csv" --method head --epochs 1 --seeds 1
 expect '120 training texts, 7 test texts'

@@ -65,4 +65,5 @@ refused "--top 3 of 2 blocks" tune llama x --method top --top 3
 refused "learning rate 1e+30 (--rate): the loss is" tune llama diverged --rate 1e30
 [ -z "$(ls -A "$folder/diverged")" ] || fail "a model that is no good was written"
 refused "not in {" tune llama x --method all
+refused "llama.adapter: found an adapter, expected a model" text llama.adapter
 refused "adapter_config.json" text llama --adapter "$folder/gpt2"
