@@ -12,10 +12,10 @@ mutation tensor/cpu/kernels/reduce.cpp 'r = row + 1; r < end' 'r = row + 2; r < 
 mutation tensor/cpu/kernels/reduce.cpp 'constexpr std::int64_t kLongLine = 65536;' '#define kLongLine (65536 / threads())' threads_test
 mutation tensor/cpu/kernels/reduce.cpp '(better || now != now) && !(old != old)' 'better' elementwise_test
 mutation tensor/cpu/kernels/rows.cpp 'const T scale = T(1) / reduce_tree' 'const T scale = T(1.0001) / reduce_tree' gradcheck_test
-mutation tensor/cpu/kernels/rows.cpp 'dx[i] - a - (x[i] - mean) * rstd * b' 'dx[i] - a + (x[i] - mean) * rstd * b' gradcheck_test
+mutation tensor/cpu/kernels/rows.cpp 'gw[i]) - normalized(i) * b' 'gw[i]) + normalized(i) * b' gradcheck_test
 mutation tensor/cpu/kernels/rows.cpp 'const T at_target = seed * (rest(t) - hit)' 'const T at_target = seed * rest(t) - hit' gradcheck_test
-mutation tensor/cpu/kernels/tree.h '((top[c] > next) | (top[c] != top[c]))' '(top[c] > next)' elementwise_test
-mutation tensor/cpu/kernels/tree.h 'Max::eval(lane[l], x[i + l])' 'lane[l]' elementwise_test
+mutation tensor/cpu/kernels/tree.h '((a > b) | (a != a))' '(a > b)' elementwise_test
+mutation tensor/cpu/kernels/tree.h 'lane[l] = x[i + l];' 'lane[l] = x[i];' elementwise_test
 mutation tensor/cpu/kernels/gemm.cpp 'outer_tile<R, 1, true>(a, ra, pa, b + col, job.ldb, c + col' 'outer_tile<R, 1, true>(a, ra, pa, b + col, job.ldb, c + col + (col > 32)' elementwise_test
 mutation tensor/cpu/gemm.cpp 'static_cast<const T*>(job.bias) + col' 'static_cast<const T*>(job.bias)' elementwise_test
 mutation tensor/cpu/kernels/packed.cpp 'job.accumulate || part.k > 0' 'part.k > 0' elementwise_test
