@@ -15,6 +15,8 @@
 
 #include <stet/stet.h>
 
+#include "checks.h"
+
 using namespace stet;
 namespace fs = std::filesystem;
 
@@ -39,16 +41,16 @@ void describe(CLI::App& app, Arguments& a) {
   app.add_option("--method", a.method,
                  "lora: adapters on every linear layer; full: all parameters; top: the last blocks")
       ->check(CLI::IsMember({"lora", "full", "top"}));
-  app.add_option("--rank", a.rank, "of LoRA; alpha is twice that")->check(CLI::PositiveNumber);
-  app.add_option("--top", a.top, "how many of the last blocks `top` trains")->check(CLI::PositiveNumber);
+  app.add_option("--rank", a.rank, "of LoRA; alpha is twice that")->check(at_least(1));
+  app.add_option("--top", a.top, "how many of the last blocks `top` trains")->check(at_least(1));
   app.add_option("--replay", a.replay, "share of the sequences that come from the general text")
-      ->check(CLI::Range(0., 1.));
-  app.add_option("--rate", a.rate, "learning rate; 0: 1e-3 for lora, 1e-4 otherwise")->check(CLI::NonNegativeNumber);
-  app.add_option("--steps", a.steps, "optimizer steps")->check(CLI::PositiveNumber);
-  app.add_option("--batch", a.batch, "sequences in a step")->check(CLI::PositiveNumber);
+      ->check(CLI::Range(0., 1.) & at_least(0));
+  app.add_option("--rate", a.rate, "learning rate; 0: 1e-3 for lora, 1e-4 otherwise")->check(at_least(0));
+  app.add_option("--steps", a.steps, "optimizer steps")->check(at_least(1));
+  app.add_option("--batch", a.batch, "sequences in a step")->check(at_least(1));
   app.add_option("--length", a.length, "tokens of a sequence")->check(CLI::Range(2, 1 << 20));
-  app.add_option("--windows", a.windows, "held-out sequences to measure on")->check(CLI::PositiveNumber);
-  app.add_option("--seed", a.seed, "of windows and adapters")->check(CLI::NonNegativeNumber);
+  app.add_option("--windows", a.windows, "held-out sequences to measure on")->check(at_least(1));
+  app.add_option("--seed", a.seed, "of windows and adapters")->check(at_least(0));
   app.add_option("--threads", a.threads, "threads; 0: one for each core")->check(CLI::Range(0, 256));
   app.add_flag("--merge", a.merge, "lora: writes the whole model with the adapter folded in");
 }
@@ -189,8 +191,6 @@ void run(const Arguments& a) {
   manual_seed(a.seed);
   const fs::path path = a.model;
   check(fs::exists(path), "finetune_pretrained", a.model, ": no such file or folder");
-  check(std::isfinite(a.rate), "finetune_pretrained", "--rate ", a.rate, ": expected a finite number");
-  check(std::isfinite(a.replay), "finetune_pretrained", "--replay ", a.replay, ": expected 0 to 1");
   continual::make_folder(a.out);
   check(!fs::is_directory(path) || !fs::equivalent(path, a.out), "finetune_pretrained", "--out ", a.out,
         " is the model's own folder: its files would be overwritten");

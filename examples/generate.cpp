@@ -11,6 +11,8 @@
 
 #include <stet/stet.h>
 
+#include "checks.h"
+
 using namespace stet;
 
 namespace {
@@ -30,7 +32,7 @@ void describe(CLI::App& app, Arguments& a) {
   app.add_option("--top-k", a.options.top_k, "draws from the K most probable tokens; 0: all");
   app.add_option("--top-p", a.options.top_p, "draws from the fewest tokens with this probability together");
   app.add_option("--adapter", a.adapter, "a folder that PEFT or finetune_pretrained wrote: the model is used with it");
-  app.add_option("--seed", a.options.seed, "another text for each")->check(CLI::NonNegativeNumber);
+  app.add_option("--seed", a.options.seed, "another text for each")->check(at_least(0));
 }
 
 nn::Pretrained load(const std::filesystem::path& path) {

@@ -8,6 +8,8 @@
 
 #include <CLI/CLI.hpp>
 
+#include "../checks.h"
+
 using namespace stet;
 using namespace stet::continual;
 
@@ -25,8 +27,8 @@ void describe(CLI::App& app, Arguments& a, bool texts) {
   app.add_option("--text", a.text, "folder with NAME.txt for each text (bash examples/get_text.sh DIR makes one)")
       ->required();
   app.add_option("--cache", a.cache, "folder for pretrained models, which the programs share; none: pretrain anew");
-  app.add_option("--pretrain", a.pretrain, "steps on the first text")->check(CLI::PositiveNumber);
-  app.add_option("--steps", a.steps, "steps on what is learned second")->check(CLI::PositiveNumber);
+  app.add_option("--pretrain", a.pretrain, "steps on the first text")->check(at_least(1));
+  app.add_option("--steps", a.steps, "steps on what is learned second")->check(at_least(1));
 }
 
 /// Named after all that decides the result; a generator forked by the text stands for the text.

@@ -9,6 +9,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "../checks.h"
 #include "report.h"
 
 using namespace stet;
@@ -32,9 +33,9 @@ void describe(CLI::App& app, Arguments& a) {
   app.add_option("--others", a.others, "NAMEs of texts to measure alone; none given: every other text of the folder")
       ->default_str("");
   app.add_option("--out", a.out, "where finetune_domain.json and .svg go");
-  app.add_option("--seeds", a.seeds, "seeds 1 to N")->check(CLI::PositiveNumber);
-  app.add_option("--pretrain", a.pretrain, "steps on the general text")->check(CLI::PositiveNumber);
-  app.add_option("--steps", a.steps, "steps on the domain")->check(CLI::PositiveNumber);
+  app.add_option("--seeds", a.seeds, "seeds 1 to N")->check(at_least(1));
+  app.add_option("--pretrain", a.pretrain, "steps on the general text")->check(at_least(1));
+  app.add_option("--steps", a.steps, "steps on the domain")->check(at_least(1));
   app.add_option("--threads", a.threads, "threads; 0: one for each core")->check(CLI::Range(0, 256));
   app.add_flag("--quick", a.quick, "one seed, a smaller model and few steps: shows that it runs, not what it shows");
 }

@@ -12,6 +12,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "../checks.h"
 #include "training.h"
 
 using namespace stet;
@@ -40,16 +41,15 @@ void describe(CLI::App& app, Arguments& a) {
       ->check(CLI::IsMember({"val", "test"}));
   app.add_option("--method", a.method, "what is trained besides the head")
       ->check(CLI::IsMember({"head", "top", "lora", "full", "all"}));
-  app.add_option("--epochs", a.training.epochs, "passes over the training texts")->check(CLI::PositiveNumber);
-  app.add_option("--batch", a.training.batch, "texts in a step")->check(CLI::PositiveNumber);
+  app.add_option("--epochs", a.training.epochs, "passes over the training texts")->check(at_least(1));
+  app.add_option("--batch", a.training.batch, "texts in a step")->check(at_least(1));
   app.add_option("--length", a.length, "tokens of a text at most")->check(CLI::Range(3, 512));
-  app.add_option("--rate", a.training.rate, "learning rate; 0: each method's own")->check(CLI::NonNegativeNumber);
-  app.add_option("--seeds", a.seeds, "seeds 1 to N")->check(CLI::PositiveNumber);
+  app.add_option("--rate", a.training.rate, "learning rate; 0: each method's own")->check(at_least(0));
+  app.add_option("--seeds", a.seeds, "seeds 1 to N")->check(at_least(1));
   app.add_option("--threads", a.threads, "threads; 0: one for each core")->check(CLI::Range(0, 256));
-  app.add_option("--limit", a.limit, "training texts at most, evenly over the labels; 0: all")
-      ->check(CLI::NonNegativeNumber);
+  app.add_option("--limit", a.limit, "training texts at most, evenly over the labels; 0: all")->check(at_least(0));
   app.add_option("--test-limit", a.test_limit, "test texts at most, evenly over the labels; 0: all")
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
   app.add_option("--out", a.out, "where finetune_minilm.json goes");
   app.add_option("--save", a.save, "folder for the classifier of seed 1; with one --method");
 }
@@ -247,7 +247,6 @@ void classify(const Arguments& a) {
 
 void compare(const Arguments& a) {
   check(!a.data.empty(), "finetune_minilm", "--data says what to learn, or TEXT what to classify: neither is given");
-  check(std::isfinite(a.training.rate), "finetune_minilm", "--rate ", a.training.rate, ": expected a finite number");
   continual::make_folder(a.out);
   if (!a.save.empty()) {
     check(a.method != "all", "finetune_minilm", "--save ", a.save, ": which method's? Choose one with --method");

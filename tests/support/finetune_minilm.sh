@@ -72,7 +72,7 @@ printed=$("$program" --model "$folder/none" --data "$folder/train.csv" 2>&1) && 
 expect "--model $folder/none: no such folder"
 touch "$folder/no/adapter_config.json"
 refused "found adapter_config.json" --data "$folder/train.csv" --method head --save "$folder/no"
-refused "--rate inf: expected a finite number" --data "$folder/train.csv" --rate inf
+refused "--rate: found inf, expected a finite number, 0 or more" --data "$folder/train.csv" --rate inf
 refused "labels.txt: cannot be opened" 'red one'
 echo third >>"$folder/kept/labels.txt"
 "$program" --model "$folder/kept" 'red one' >/dev/null 2>"$folder/said" && fail "no error for a head of two labels"

@@ -50,9 +50,10 @@ refused "the model has 40 positions" "$finetune" "$folder/llama" --text "$folder
 refused "the model's own folder" tune llama llama
 refused "$folder/none: no such file or folder" tune none x
 refused "$folder/none: no such file or folder" text none
-refused "--rate inf: expected a finite number" tune llama x --rate inf
-refused "--seed" tune llama x --seed -3
-refused "--seed" text llama --seed -3
+refused "--rate: found inf, expected a finite number, 0 or more" tune llama x --rate inf
+refused "--seed: found -3, expected a finite number, 0 or more" tune llama x --seed -3
+refused "--seed: found -3, expected a finite number, 0 or more" text llama --seed -3
+refused "--replay" tune llama x --replay nan
 [ ! -e "$folder/x" ] || [ -z "$(ls -A "$folder/x")" ] || fail "something was written: $(ls "$folder/x")"
 # Files of two kinds in one folder would be read as one of them.
 refused "llama.full: found " tune llama llama.full
