@@ -17,7 +17,7 @@ class Diverged : public Error {
 /// Throws Diverged where `loss` is no finite number. The message is "[op] where: the loss is nan: ...".
 template <class... Parts> void check_loss(double loss, std::string_view op, const Parts&... where) {
   if (!std::isfinite(loss)) [[unlikely]]
-    fail<Diverged>(op, where..., ": the loss is ", loss,
+    fail<Diverged>(op, where..., ": the loss is ", std::isnan(loss) ? std::abs(loss) : loss,
                    ": training has diverged: most often the learning rate is too high, or an input is not finite");
 }
 

@@ -64,8 +64,9 @@ fs::path find_dataset(std::string_view name) {
     if (!plain_or_gz(folder, "train-images-idx3-ubyte").empty()) return folder;
     tried += (tried.empty() ? "" : ", ") + folder.string();
   }
-  const std::string hint = name == "fashion-mnist" ? "apt-get install dataset-fashion-mnist, or set STET_DATA_DIR"
-                                                   : "set STET_DATA_DIR to the folder that contains it";
+  const std::string hint = name == "fashion-mnist"
+                               ? "apt-get install dataset-fashion-mnist, or set STET_DATA_DIR"
+                               : "set STET_DATA_DIR to the folder that contains it, or name its own folder with a /";
   fail("find_dataset", "no data set '", name, "' in ", tried, ": ", hint);
 }
 

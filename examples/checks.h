@@ -2,11 +2,24 @@
 // their upper end, the largest double, with all its digits.
 #pragma once
 
+#include <charconv>
 #include <cmath>
+#include <cstdint>
 #include <sstream>
 #include <string>
 
 #include <CLI/CLI.hpp>
+
+/// What a seed can be: CLI11 alone takes -3 for 2^64 - 3.
+inline CLI::Validator whole_number() {
+  const auto problem = [](std::string& text) -> std::string {
+    std::uint64_t value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error == std::errc() && end == text.data() + text.size()) return "";
+    return "found " + text + ", expected a whole number from 0 to 18446744073709551615";
+  };
+  return CLI::Validator(problem, "NONNEGATIVE");
+}
 
 inline CLI::Validator at_least(double least) {
   const auto problem = [least](std::string& text) -> std::string {

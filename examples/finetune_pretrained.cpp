@@ -50,7 +50,7 @@ void describe(CLI::App& app, Arguments& a) {
   app.add_option("--batch", a.batch, "sequences in a step")->check(at_least(1));
   app.add_option("--length", a.length, "tokens of a sequence")->check(CLI::Range(2, 1 << 20));
   app.add_option("--windows", a.windows, "held-out sequences to measure on")->check(at_least(1));
-  app.add_option("--seed", a.seed, "of windows and adapters")->check(at_least(0));
+  app.add_option("--seed", a.seed, "of windows and adapters")->check(whole_number());
   app.add_option("--threads", a.threads, "threads; 0: one for each core")->check(CLI::Range(0, 256));
   app.add_flag("--merge", a.merge, "lora: writes the whole model with the adapter folded in");
 }
@@ -191,6 +191,7 @@ void run(const Arguments& a) {
   manual_seed(a.seed);
   const fs::path path = a.model;
   check(fs::exists(path), "finetune_pretrained", a.model, ": no such file or folder");
+  check(!a.out.empty(), "finetune_pretrained", "--out is empty, expected a folder");
   continual::make_folder(a.out);
   check(!fs::is_directory(path) || !fs::equivalent(path, a.out), "finetune_pretrained", "--out ", a.out,
         " is the model's own folder: its files would be overwritten");

@@ -32,14 +32,11 @@ void describe(CLI::App& app, Arguments& a) {
   app.add_option("--top-k", a.options.top_k, "draws from the K most probable tokens; 0: all");
   app.add_option("--top-p", a.options.top_p, "draws from the fewest tokens with this probability together");
   app.add_option("--adapter", a.adapter, "a folder that PEFT or finetune_pretrained wrote: the model is used with it");
-  app.add_option("--seed", a.options.seed, "another text for each")->check(at_least(0));
+  app.add_option("--seed", a.options.seed, "another text for each")->check(whole_number());
 }
 
 nn::Pretrained load(const std::filesystem::path& path) {
   check(std::filesystem::exists(path), "generate", path.string(), ": no such file or folder");
-  check(!std::filesystem::exists(path / "adapter_config.json") || std::filesystem::exists(path / "config.json"),
-        "generate", path.string(),
-        ": found an adapter, expected a model; --adapter names one that the model is used with");
   if (std::filesystem::is_directory(path)) return nn::load_pretrained(path);
   return {.model_type = "llama", .model = nn::load_llama2c(path), .end_tokens = {1, 2}};
 }

@@ -207,6 +207,8 @@ Module& Pretrained::module() const {
 }
 
 Pretrained load_pretrained(const fs::path& folder) {
+  check(is_there(folder / "config.json") || !is_there(folder / "adapter_config.json"), kLoad, folder.string(),
+        ": found an adapter, expected a model");
   const pretrained::Config config = pretrained::read_config(folder / "config.json");
   Weights weights = read_weights(folder);
   Pretrained out{.model_type = config.model_type, .model = {}, .end_tokens = config.end_tokens};

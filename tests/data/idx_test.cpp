@@ -213,7 +213,8 @@ TEST_CASE("Data sets are looked for in STET_DATA_DIR, the user's folder, then th
   const std::string message = message_of([] { data::find_dataset("no-such-set"); });
   CHECK(message == "[find_dataset] no data set 'no-such-set' in " + (scratch.path() / "own/no-such-set").string() +
                        ", " + (scratch.path() / "xdg/stet/datasets/no-such-set").string() +
-                       ", /usr/share/datasets/no-such-set: set STET_DATA_DIR to the folder that contains it");
+                       ", /usr/share/datasets/no-such-set: set STET_DATA_DIR to the folder that contains it, "
+                       "or name its own folder with a /");
 
   const fs::path second = scratch.write("xdg/stet/datasets/mine/train-images-idx3-ubyte", "x").parent_path();
   CHECK(data::find_dataset("mine") == second);

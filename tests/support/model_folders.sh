@@ -51,8 +51,10 @@ refused "the model's own folder" tune llama llama
 refused "$folder/none: no such file or folder" tune none x
 refused "$folder/none: no such file or folder" text none
 refused "--rate: found inf, expected a finite number, 0 or more" tune llama x --rate inf
-refused "--seed: found -3, expected a finite number, 0 or more" tune llama x --seed -3
-refused "--seed: found -3, expected a finite number, 0 or more" text llama --seed -3
+refused "--seed: found -3, expected a whole number" tune llama x --seed -3
+refused "--seed: found -3, expected a whole number" text llama --seed -3
+refused "--seed: found 18446744073709551616, expected a whole number" text llama --seed 18446744073709551616
+refused "--out is empty" "$finetune" "$folder/llama" --text x --general x --out ""
 refused "--replay" tune llama x --replay nan
 [ ! -e "$folder/x" ] || [ -z "$(ls -A "$folder/x")" ] || fail "something was written: $(ls "$folder/x")"
 # Files of two kinds in one folder would be read as one of them.
