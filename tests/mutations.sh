@@ -18,15 +18,20 @@ mutation tensor/cpu/kernels/tree.h '((a > b) | (a != a))' '(a > b)' elementwise_
 mutation tensor/cpu/kernels/tree.h 'lane[l] = x[i + l];' 'lane[l] = x[i];' elementwise_test
 mutation tensor/cpu/kernels/gemm.cpp 'outer_tile<R, 1, true>(a, ra, pa, b + col, job.ldb, c + col' 'outer_tile<R, 1, true>(a, ra, pa, b + col, job.ldb, c + col + (col > 32)' elementwise_test
 mutation tensor/cpu/gemm.cpp 'static_cast<const T*>(job.bias) + col' 'static_cast<const T*>(job.bias)' elementwise_test
-mutation tensor/cpu/kernels/packed.cpp 'job.accumulate || part.k > 0' 'part.k > 0' elementwise_test
+mutation tensor/cpu/kernels/packed.cpp 'job.accumulate || k > 0' 'k > 0' elementwise_test
+mutation tensor/cpu/kernels/packed.cpp 'k + depth == job.k ? bias_alone' 'k == 0 ? bias_alone' elementwise_test
+mutation tensor/cpu/kernels/packed.cpp 'least(depth, deep - slice * depth)' 'depth' elementwise_test
 mutation tensor/cpu/kernels/packed.cpp 'static_cast<const float*>(job.bias) + col' 'static_cast<const float*>(job.bias)' elementwise_test
-mutation tensor/cpu/kernels/packed.cpp 'i + q < count ? x[q * ld + p] : 0.0f' '0.0f' elementwise_test
+mutation tensor/cpu/kernels/turn.h 'i + r < rows ? from[r * stride + c] * scale : 0.0f' '0.0f' elementwise_test
+mutation tensor/cpu/kernels/tile.h 'if (bias) sum += at(bias + v.value * kLanes);' 'if (bias) sum += at(bias);' elementwise_test
 mutation tensor/cpu/kernels/gemm.cpp '(acc[0] + acc[1]) + (acc[2] + acc[3])' '(acc[0] + acc[1]) + acc[2]' elementwise_test
 mutation tensor/cpu/indexing.cpp 'if (job.descending ? before(b, a) : before(a, b)) return true;' 'if (before(a, b)) return true;' elementwise_test
 mutation tensor/cpu/kernels/update.cpp 'word >> (j - i) & 1u' 'word >> (j - i) >= 1u' optimizer_test mask_test
 mutation tensor/cpu/kernels/update.cpp 'g = g + lambda * importance[i] * (value - anchor[i])' 'g = g + lambda * importance[i] * (anchor[i] - value)' optimizer_test
-mutation tensor/cpu/kernels/attention.cpp 'sum[i] = sum[i] * past + reduce_leaf' 'sum[i] = sum[i] + reduce_leaf' attention_test
+mutation tensor/cpu/kernels/attention.cpp 'sum[i] = sum[i] * past[i] + reduce_leaf' 'sum[i] = sum[i] + reduce_leaf' attention_test
 mutation tensor/cpu/kernels/attention.cpp 'job.rows - job.window)' 'job.rows - job.window + 1)' attention_test
+mutation tensor/cpu/kernels/attention.cpp 'j % kLanes; ++j) line[j] = hidden;' 'j % kLanes; ++j) line[j] = line[0];' attention_test
+mutation tensor/cpu/kernels/attention.cpp 'const T shift = high[i] == none ? T(0) : high[i];' 'const T shift = high[i];' attention_test
 mutation tensor/cpu/kernels/attention.cpp 'job.window == 0 && keys_seen' 'job.window == 0 || keys_seen' attention_test
 mutation tensor/cpu/kernels/attention.cpp 'if (!parts.more_kv) clear_from(at.keys);' '' attention_test
 # Derivatives and engine.

@@ -3,6 +3,7 @@
 // probabilities again from the scores and the logarithm of that sum. Every output element is written by one piece of
 // work, whose order of sums depends on the shape alone.
 #include <stet/tensor/cpu/kernels/tree.h>
+#include <stet/tensor/cpu/kernels/turn.h>
 
 namespace stet::cpu::STET_ISA {
 namespace {
@@ -72,7 +73,9 @@ template <class T> struct Turned {
     stride = row;
     done = false;
   }
-  void turn(std::int64_t from, std::int64_t count) {
+  void turn_part(std::int64_t from, std::int64_t count) {
+    if constexpr (sizeof(T) == sizeof(float))
+      return turn<kKeys>(x + from, stride, keys, count, at, (keys + 3) / 4 * 4, scale);
     for (std::int64_t j = 0; j < keys; ++j)
       for (std::int64_t c = 0; c < count; ++c) at[c * kKeys + j] = x[j * stride + from + c] * scale;
   }
@@ -87,7 +90,7 @@ template <class T> struct Turned {
       }
     for (std::int64_t from = 0; from < width; from += kFeatures) {
       const std::int64_t count = least(kFeatures, width - from);
-      if (!done) turn(from, count);
+      if (!done) turn_part(from, count);
       done = width <= kFeatures;
       multiply(false, from > 0, rows, first, count, a + from, lda, at, kKeys, s, kKeys);
     }
@@ -126,26 +129,56 @@ template <class Body> inline void for_blocks(const Attention& job, Block at, std
   }
 }
 
+/// Adds the bias of what row i of a block sees and hides what its masks say.
+template <class T> void apply_given(const Attention& job, const Block& at, std::int64_t i, T* __restrict line) {
+  const auto offset = [&](const AttentionMask& mask) {
+    return at.batch * mask.stride[0] + at.head * mask.stride[1] + (at.row + i) * mask.stride[2] +
+           at.key * mask.stride[3];
+  };
+  if (job.bias.data) {
+    const T* bias = static_cast<const T*>(job.bias.data) + offset(job.bias);
+    for (std::int64_t j = 0; j < at.keys; ++j) line[j] += bias[j * job.bias.stride[3]];
+  }
+  for (const AttentionMask& mask : job.keep) {
+    if (!mask.data) continue;
+    const bool* keep = static_cast<const bool*>(mask.data) + offset(mask);
+    for (std::int64_t j = 0; j < at.keys; ++j) line[j] = keep[j * mask.stride[3]] ? line[j] : T(-__builtin_inf());
+  }
+}
+
 template <class T> void apply_masks(const Attention& job, const Block& at, T* s) {
   const T hidden = T(-__builtin_inf());
-  const auto offset = [&](const AttentionMask& mask, std::int64_t row) {
-    return at.batch * mask.stride[0] + at.head * mask.stride[1] + row * mask.stride[2] + at.key * mask.stride[3];
-  };
+  const bool given = job.bias.data || job.keep[0].data || job.keep[1].data;
   for (std::int64_t i = 0; i < at.rows; ++i) {
-    T* __restrict line = s + i * kKeys;
-    if (job.bias.data) {
-      const T* bias = static_cast<const T*>(job.bias.data) + offset(job.bias, at.row + i);
-      for (std::int64_t j = 0; j < at.keys; ++j) line[j] += bias[j * job.bias.stride[3]];
-    }
-    for (const AttentionMask& mask : job.keep) {
-      if (!mask.data) continue;
-      const bool* keep = static_cast<const bool*>(mask.data) + offset(mask, at.row + i);
-      for (std::int64_t j = 0; j < at.keys; ++j) line[j] = keep[j * mask.stride[3]] ? line[j] : hidden;
-    }
-    const std::int64_t seen = seen_by(job, at, i);
-    for (std::int64_t j = seen; j < whole(seen); ++j) line[j] = hidden;
-    for (std::int64_t j = least(at.keys, first_seen(job, at.row + i) - at.key) - 1; j >= 0; --j) line[j] = hidden;
+    T* line = s + i * kKeys;
+    if (given) apply_given(job, at, i, line);
+    for (std::int64_t j = seen_by(job, at, i); j % kLanes; ++j) line[j] = hidden;
+    if (job.window)
+      for (std::int64_t j = least(at.keys, first_seen(job, at.row + i) - at.key) - 1; j >= 0; --j) line[j] = hidden;
   }
+}
+
+/// exp(x) of a score less the largest, so that x is not above 0 but for rounding: 0 where float has no normal number.
+template <class T> inline T probability(T x) {
+  constexpr T least = sizeof(T) == sizeof(float) ? T(-87) : T(-708);
+  const T e = math::detail::exp_bounded(math::detail::at_least(least, x));
+  return x < least ? T(0) : e;
+}
+
+/// body(j) for elements of whole vectors.
+template <class Body> inline void for_vectors(std::int64_t n, const Body& body) {
+  for (std::int64_t j = 0; j < n; j += kLanes)
+    for (int l = 0; l < kLanes; ++l) body(j + l);
+}
+
+/// The largest of whole vectors, where NaN may be passed over: what it gives by exp is NaN at any shift.
+template <class T> inline T largest(const T* x, std::int64_t n) {
+  typedef T Vector __attribute__((vector_size(kVectorBytes), aligned(alignof(T)), may_alias));
+  constexpr int wide = kVectorBytes / sizeof(T);
+  const auto at = [x](std::int64_t i) { return *reinterpret_cast<const Vector*>(x + i); };
+  Vector top = at(0);
+  for (std::int64_t i = wide; i < n; i += wide) top = top < at(i) ? at(i) : top;
+  return largest_lane<wide / 2, T>(top, std::make_integer_sequence<int, wide>{});
 }
 
 /// s (rows, kKeys) = scale q k^T, masked; whole vectors of each row.
@@ -176,19 +209,28 @@ template <class T>
 void step(const Attention& job, const Block& at, Turned<T>& k, T* s, T* top, T* sum, T* out, bool more) {
   const T none = T(-__builtin_inf());
   const std::int64_t ldo = job.out.stride[2], kv_head = at.head / (job.heads / job.kv_heads);
+  T high[kRows], past[kRows];
   scores(job, at, k, s);
+  for (std::int64_t i = 0; i < at.rows; ++i) {
+    const std::int64_t keys = whole(seen_by(job, at, i));
+    const T here = keys ? largest(s + i * kKeys, keys) : none;
+    high[i] = here > top[i] ? here : top[i];
+  }
+  for (std::int64_t i = 0; i < at.rows; ++i) past[i] = high[i] == top[i] ? T(1) : probability(top[i] - high[i]);
   for (std::int64_t i = 0; i < at.rows; ++i) {
     T* __restrict line = s + i * kKeys;
     const std::int64_t keys = whole(seen_by(job, at, i));
+    const T shift = high[i] == none ? T(0) : high[i];
+    for_vectors(keys, [=](std::int64_t j) { line[j] = probability(line[j] - shift); });
     for (std::int64_t j = keys; j < at.keys; ++j) line[j] = T(0);
-    if (keys == 0) continue;
-    const T high = Max::eval(top[i], max_of(line, keys));
-    const T past = high == top[i] ? T(1) : math::exp(top[i] - high), shift = high == none ? T(0) : high;
-    for (std::int64_t j = 0; j < keys; ++j) line[j] = math::exp(line[j] - shift);
-    sum[i] = sum[i] * past + reduce_leaf<Sum, T>(keys, [=](std::int64_t j) { return line[j]; });
-    if (more && past != T(1))
-      for (std::int64_t c = 0; c < job.value_width; ++c) out[i * ldo + c] *= past;
-    top[i] = high;
+  }
+  for (std::int64_t i = 0; i < at.rows; ++i) {
+    const std::int64_t keys = whole(seen_by(job, at, i));
+    const T* line = s + i * kKeys;
+    if (keys) sum[i] = sum[i] * past[i] + reduce_leaf<Sum, T>(keys, [=](std::int64_t j) { return line[j]; });
+    if (more && past[i] != T(1))
+      for (std::int64_t c = 0; c < job.value_width; ++c) out[i * ldo + c] *= past[i];
+    top[i] = high[i];
   }
   if (job.dropout > 0) drop(job, at, s);
   multiply(false, more, at.rows, job.value_width, at.keys, s, kKeys, start<T>(job.v, at.batch, kv_head, at.key),
@@ -219,12 +261,13 @@ void forward(const Attention& job, std::int64_t batch, std::int64_t head, std::i
     });
   }
   for (std::int64_t i = 0; i < count; ++i) {
-    const T top = running.top[i], sum = running.sum[i], scale = top == none ? T(0) : T(1) / sum;
+    const T scale = running.top[i] == none ? T(0) : T(1) / running.sum[i];
     for (std::int64_t c = 0; c < job.value_width; ++c) out[i * ldo + c] *= scale;
-    if (job.log_sum)
-      static_cast<T*>(job.log_sum)[(batch * job.heads + head) * job.rows + row + i] =
-          top == none ? none : top + math::log(sum);
   }
+  if (!job.log_sum) return;
+  T* log_sum = static_cast<T*>(job.log_sum) + (batch * job.heads + head) * job.rows + row;
+  for (std::int64_t i = 0; i < count; ++i)
+    log_sum[i] = running.top[i] == none ? none : running.top[i] + math::log(running.sum[i]);
 }
 
 /// The tiles of the gradient: keys and values turned, probabilities, gradients of the scores.
@@ -260,10 +303,10 @@ template <class T> void gradient(const Attention& job, const Block& at, const Pa
     const bool empty = log_sum[i] == none;
     const T shift = empty ? T(0) : log_sum[i], seed = delta[i];
     const std::int64_t keys = whole(seen_by(job, at, i));
-    for (std::int64_t j = 0; j < keys; ++j) {
-      pi[j] = math::exp(pi[j] - shift);
+    for_vectors(keys, [=](std::int64_t j) {
+      pi[j] = probability(pi[j] - shift);
       di[j] = pi[j] * (di[j] - seed) * scale;
-    }
+    });
     for (std::int64_t j = keys; j < at.keys; ++j) pi[j] = di[j] = T(0);
   }
   if (parts.to_q)

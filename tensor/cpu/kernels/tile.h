@@ -21,6 +21,7 @@ constexpr int kLanes = 4, kMaxRows = 6;
 constexpr std::int64_t kPanel = 2 * kLanes;  ///< columns of a tile
 
 typedef float Vec __attribute__((vector_size(kLanes * 4)));
+typedef float Vec4 __attribute__((vector_size(16)));
 typedef float Loose __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));  // unaligned memory
 
 inline Vec load(const float* p) { return *reinterpret_cast<const Loose*>(p); }
@@ -61,10 +62,11 @@ template <int N, class F> STET_HD void repeat(const F& f) {
 
 /// C (R, V vectors, the last one `part` wide unless whole) = A B: element (r, p) of A at a[r * ra + p * pa]. Padded:
 /// the rows of B can be read in whole vectors. A small tile has several accumulators for each element, since one would
-/// wait for itself: element p of the sum goes to number p % chains.
+/// wait for itself: element p of the sum goes to number p % chains. `bias`, of V vectors as B's rows, is added last.
 template <int R, int V, bool whole, bool padded = whole>
 inline void outer_tile(const float* a, std::int64_t ra, std::int64_t pa, const float* b, std::int64_t ldb, float* c,
-                       std::int64_t ldc, std::int64_t k, bool accumulate, std::int64_t part) {
+                       std::int64_t ldc, std::int64_t k, bool accumulate, std::int64_t part,
+                       const float* bias = nullptr) {
   constexpr int chains = R * V <= 2 ? 4 : R * V <= 4 ? 2 : 1;
   Vec acc[chains][R][V];
   repeat<chains * R * V>([&](auto i) { acc[i.value / (R * V)][i.value / V % R][i.value % V] = Vec{}; });
@@ -90,10 +92,14 @@ inline void outer_tile(const float* a, std::int64_t ra, std::int64_t pa, const f
   });
   repeat<R>([&](auto r) {
     repeat<V>([&](auto v) {
+      constexpr bool all = whole || v.value < V - 1;
+      const auto at = [part](const float* x) { return all ? load(x) : load_part(x, part); };
       float* to = c + r.value * ldc + v.value * kLanes;
-      const Vec sum = acc[0][r.value][v.value];
-      if (whole || v.value < V - 1) store(to, accumulate ? load(to) + sum : sum);
-      else store_part(to, accumulate ? load_part(to, part) + sum : sum, part);
+      Vec sum = acc[0][r.value][v.value];
+      if (accumulate) sum = at(to) + sum;
+      if (bias) sum += at(bias + v.value * kLanes);
+      if (all) store(to, sum);
+      else store_part(to, sum, part);
     });
   });
 }
@@ -103,8 +109,6 @@ template <int R = 1, class F> inline void with_rows(std::int64_t rows, const F& 
   if (rows == R) f(Index<R>{});
   else if constexpr (R < kMaxRows) with_rows<R + 1>(rows, f);
 }
-
-typedef float Vec4 __attribute__((vector_size(16)));
 
 }  // namespace
 }  // namespace stet::cpu::STET_ISA
