@@ -19,8 +19,8 @@ mutation tensor/cpu/kernels/tree.h 'lane[l] = x[i + l];' 'lane[l] = x[i];' eleme
 mutation tensor/cpu/kernels/gemm.cpp 'outer_tile<R, 1, true>(a, ra, pa, b + col, job.ldb, c + col' 'outer_tile<R, 1, true>(a, ra, pa, b + col, job.ldb, c + col + (col > 32)' elementwise_test
 mutation tensor/cpu/gemm.cpp 'static_cast<const T*>(job.bias) + col' 'static_cast<const T*>(job.bias)' elementwise_test
 mutation tensor/cpu/kernels/packed.cpp 'job.accumulate || k > 0' 'k > 0' elementwise_test
-mutation tensor/cpu/kernels/packed.cpp 'k + depth == job.k ? bias_alone' 'k == 0 ? bias_alone' elementwise_test
-mutation tensor/cpu/kernels/packed.cpp 'least(depth, deep - slice * depth)' 'depth' elementwise_test
+mutation tensor/cpu/kernels/packed.cpp 'k + depth == job.k ? bias_alone' 'k >= 0 ? bias_alone' elementwise_test
+mutation tensor/cpu/kernels/packed.cpp 'deep - slice * depth)' 'deep - slice * depth + 1)' elementwise_test
 mutation tensor/cpu/kernels/packed.cpp 'static_cast<const float*>(job.bias) + col' 'static_cast<const float*>(job.bias)' elementwise_test
 mutation tensor/cpu/kernels/turn.h 'i + r < rows ? from[r * stride + c] * scale : 0.0f' '0.0f' elementwise_test
 mutation tensor/cpu/kernels/tile.h 'if (bias) sum += at(bias + v.value * kLanes);' 'if (bias) sum += at(bias);' elementwise_test

@@ -238,11 +238,13 @@ TEST_CASE("linear equals its composition, whatever the epilogue", "[matmul]") {
 }
 
 TEST_CASE("linear adds each tile of columns its own part of the bias", "[matmul]") {
-  for (DType dtype : {f32, f64}) {  // large enough that the product is cut on both sides
-    const Tensor x = spread({300, 320}, -1, 1, 1, dtype), w = spread({500, 320}, -1, 1, 2, dtype),
-                 b = spread({500}, -9, 9, 3, dtype);
-    CHECK(max(abs(linear(x, w, b) - (matmul(x, transpose(w)) + b))).item() <= (dtype == f32 ? 4e-5 : 1e-13));
-  }
+  for (DType dtype : {f32, f64})  // large enough that the product is cut on both sides, and along the sums
+    for (std::int64_t k : {320, 2000}) {
+      const Tensor x = spread({300, k}, -1, 1, 1, dtype), w = spread({500, k}, -1, 1, 2, dtype),
+                   b = spread({500}, -9, 9, 3, dtype), plain = matmul(x, transpose(w)) + b;
+      CHECK(max(abs(linear(x, w, b) - plain)).item() <= (dtype == f32 ? 4e-5 : 1e-13));
+      CHECK(max(abs(linear(x, w, b, Activation::relu) - relu(plain))).item() <= (dtype == f32 ? 4e-5 : 1e-13));
+    }
 }
 
 TEST_CASE("sorting is stable, NaN counts as the largest", "[sort]") {
