@@ -73,7 +73,12 @@ template <class To, class From> void copy_typed(const Copy& c) {
   });
 }
 
-void copy_kernel(const Copy& c) {
+/// Where the target is transposed, the two last axes change places: reads may jump about memory, writes go along it.
+void copy_kernel(const Copy& job) {
+  Copy c = job;
+  const int last = c.rank - 1;
+  if (last > 0 && c.out_stride[last] != 1 && c.out_stride[last - 1] == 1 && c.size[last - 1] > 4)
+    for (std::int64_t* axes : {c.size, c.in_stride, c.out_stride}) std::swap(axes[last], axes[last - 1]);
   dispatch(c.from, [&]<class From>() { dispatch(c.to, [&]<class To>() { copy_typed<To, From>(c); }); });
 }
 

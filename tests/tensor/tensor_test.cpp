@@ -136,6 +136,11 @@ TEST_CASE("in-place writes broadcast, convert and bump the version", "[tensor]")
   CHECK(x.impl().storage->version() > version);
   transpose(x).copy_(tensor({{1.f, 2.f}, {3.f, 4.f}, {5.f, 6.f}}));
   CHECK(values(x) == std::vector<double>{1, 3, 5, 2, 4, 6});
+
+  const Tensor whole = zeros({3, 50, 40}), given = reshape(arange(2 * 40 * 50), {2, 40, 50});
+  transpose(slice(whole, 0, 1)).copy_(given);  // written along its memory, in tiles
+  CHECK(same(contiguous(transpose(slice(whole, 0, 1))), cast(given, f32)));
+  CHECK(max(abs(select(whole, 0, 0))).item() == 0);
 }
 
 TEST_CASE("forty kinds of misuse say what is wrong", "[tensor][misuse]") {
