@@ -1,17 +1,13 @@
 // llama2.c's legacy export (run.c, memory_map_weights): a header of seven i32, then f32 weights, kind after kind.
-#include <bit>
-#include <cstring>
-
-#include <stet/autograd/ops.h>
 #include <stet/nn/init.h>
 #include <stet/nn/pretrained.h>
-#include <stet/tensor/json_file.h>
+#include <stet/nn/weight_file.h>
+#include <stet/tensor/error.h>
 
 namespace stet::nn {
 namespace {
 
 constexpr std::string_view kOp = "load_llama2c";
-static_assert(std::endian::native == std::endian::little, "the format is little-endian");
 
 struct Header {
   std::int32_t dim, hidden, layers, heads, kv_heads, vocab, positions;
@@ -40,55 +36,40 @@ LlamaConfig config_of(const std::string& file, const Header& h) {
           .tie_word_embeddings = h.vocab > 0};
 }
 
-/// Takes tensors from the file's bytes, in order.
-class Weights {
- public:
-  Weights(const std::string& bytes, std::size_t at) : bytes_(bytes), at_(at) {}
-
-  Tensor take(const Shape& shape) {
-    const Tensor out = empty(shape, {DType::f32, Device::cpu()});
-    const auto size = static_cast<std::size_t>(out.bytes());
-    std::memcpy(out.raw_mutable(), bytes_.data() + at_, size);
-    at_ += size;
-    return out;
-  }
-  void skip(std::int64_t floats) { at_ += static_cast<std::size_t>(floats) * sizeof(float); }
-
- private:
-  const std::string& bytes_;
-  std::size_t at_;
-};
-
-/// Rows of a head from neighbours (2 i, 2 i + 1) to halves (i, i + d / 2), as transformers' conversion does.
-Tensor halves(const Tensor& rows, std::int64_t heads, std::int64_t d) {
-  const Tensor pairs = reshape(rows, {heads, d / 2, 2, rows.shape()[1]});
-  return contiguous(reshape(transpose(pairs, 1, 2), rows.shape()));
+/// The rows in the file's order: those of a head are neighbours (2 i, 2 i + 1) there, and halves (i, i + d / 2) here.
+Tensor pairs(const Tensor& rows, std::int64_t heads) {
+  return transpose(reshape(rows, {heads, 2, rows.shape()[0] / heads / 2, rows.shape()[1]}), 1, 2);
 }
 
-State read_state(Weights& w, const LlamaConfig& c) {
-  const std::int64_t dim = c.hidden_size, d = dim / c.num_attention_heads, kv = c.num_key_value_heads * d;
-  State state;
-  state["model.embed_tokens.weight"] = w.take({c.vocab_size, dim});
-  const auto each_layer = [&](const std::string& name, const Shape& shape, std::int64_t rotary_heads = 0) {
-    for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) {
-      const Tensor value = w.take(shape);
-      state["model.layers." + std::to_string(i) + "." + name + ".weight"] =
-          rotary_heads ? halves(value, rotary_heads, d) : value;
-    }
+void fill(const Llama& model, const WeightFile& file) {
+  const LlamaConfig& c = model.config();
+  State parameters = model.shared_state();
+  std::uint64_t at = sizeof(Header);
+  const auto skip = [&](std::int64_t floats) { at += static_cast<std::uint64_t>(floats) * sizeof(float); };
+  const auto read = [&](const std::string& name, std::int64_t rotary_heads = 0) {
+    const Tensor value = parameters.extract(name).mapped();
+    file.read(rotary_heads ? pairs(value, rotary_heads) : value, at, DType::f32);
+    skip(value.numel());
   };
-  each_layer("input_layernorm", {dim});
-  each_layer("self_attn.q_proj", {dim, dim}, c.num_attention_heads);
-  each_layer("self_attn.k_proj", {kv, dim}, c.num_key_value_heads);
-  each_layer("self_attn.v_proj", {kv, dim});
-  each_layer("self_attn.o_proj", {dim, dim});
-  each_layer("post_attention_layernorm", {dim});
-  each_layer("mlp.gate_proj", {c.intermediate_size, dim});
-  each_layer("mlp.down_proj", {dim, c.intermediate_size});
-  each_layer("mlp.up_proj", {c.intermediate_size, dim});
-  state["model.norm.weight"] = w.take({dim});
-  w.skip(c.max_position_embeddings * d);  // tables of cosines and sines
-  if (!c.tie_word_embeddings) state["lm_head.weight"] = w.take({c.vocab_size, dim});
-  return state;
+  const auto each_layer = [&](const std::string& name, std::int64_t rotary_heads = 0) {
+    for (std::int64_t i = 0; i < c.num_hidden_layers; ++i)
+      read("model.layers." + std::to_string(i) + "." + name + ".weight", rotary_heads);
+  };
+  read("model.embed_tokens.weight");
+  each_layer("input_layernorm");
+  each_layer("self_attn.q_proj", c.num_attention_heads);
+  each_layer("self_attn.k_proj", c.num_key_value_heads);
+  each_layer("self_attn.v_proj");
+  each_layer("self_attn.o_proj");
+  each_layer("post_attention_layernorm");
+  each_layer("mlp.gate_proj");
+  each_layer("mlp.down_proj");
+  each_layer("mlp.up_proj");
+  read("model.norm.weight");
+  skip(c.max_position_embeddings * head_width(c));  // tables of cosines and sines
+  if (!c.tie_word_embeddings) read("lm_head.weight");
+  if (!parameters.empty() || at != file.size())
+    fail<BugError>(kOp, file.name(), ": read up to byte ", at, ", and not ", parameters.size(), " parameters");
 }
 
 /// In floats; a double holds it without overflow, and exactly for any file that exists.
@@ -104,20 +85,18 @@ double count(const LlamaConfig& c) {
 }  // namespace
 
 std::unique_ptr<Llama> load_llama2c(const std::filesystem::path& path) {
-  const std::string file = path.string(), bytes = read_bytes(path, kOp);
-  check(bytes.size() >= sizeof(Header), kOp, file, ": found ", bytes.size(), " bytes, expected a header of ",
+  const WeightFile file(path, kOp);
+  check(file.size() >= sizeof(Header), kOp, file.name(), ": found ", file.size(), " bytes, expected a header of ",
         sizeof(Header));
   Header header;
-  std::memcpy(&header, bytes.data(), sizeof header);
-  const LlamaConfig config = config_of(file, header);
+  file.read(&header, sizeof header, 0);
+  const LlamaConfig config = config_of(file.name(), header);
   const double expected = sizeof(Header) + 4 * count(config);
-  check(static_cast<double>(bytes.size()) == expected, kOp, file, ": found ", bytes.size(), " bytes, expected ",
+  check(static_cast<double>(file.size()) == expected, kOp, file.name(), ": found ", file.size(), " bytes, expected ",
         std::to_string(expected).substr(0, std::to_string(expected).find('.')), " by the header");
-  const NoGrad no_grad;
-  Weights weights(bytes, sizeof header);
   const init::Skip values;  // all come from the file
   auto model = std::make_unique<Llama>(config);
-  model->load(read_state(weights, config));
+  fill(*model, file);
   return model;
 }
 

@@ -182,46 +182,53 @@ void Module::zero_grad() {
   for (Parameter* p : parameters()) p->zero_grad();
 }
 
-State Module::state() const {
-  const NoGrad no_grad;
+State Module::shared_state() const {
   State out;
-  for (const Parameter* p : parameters()) out[relative(p->path())] = p->value().clone();
-  for (const Buffer* b : buffers()) out[relative(b->path())] = b->value().clone();
+  for (const Parameter* p : parameters()) out[relative(p->path())] = p->value().detach();
+  for (const Buffer* b : buffers()) out[relative(b->path())] = b->value().detach();
+  return out;
+}
+
+State Module::state() const {
+  State out = shared_state();
+  for (auto& [name, value] : out) value = value.clone();
+  return out;
+}
+
+Shapes shapes_of(const State& state) {
+  Shapes out;
+  for (const auto& [name, value] : state) out[name] = value.shape();
+  return out;
+}
+
+Misfits misfits(const Shapes& found, const Shapes& wanted) {
+  Misfits out;
+  std::ostringstream problems;
+  for (const auto& [name, shape] : wanted) {
+    const auto at = found.find(name);
+    if (at == found.end()) problems << "\n  missing: " << name << ' ' << shape;
+    else if (!(at->second == shape))
+      problems << "\n  mismatched: " << name << " is " << at->second << ", the model has " << shape;
+    else continue;
+    out.names.push_back(name);
+  }
+  for (const auto& [name, shape] : found)
+    if (!wanted.contains(name)) {
+      problems << "\n  unexpected: " << name << ' ' << shape;
+      out.names.push_back(name);
+    }
+  out.text = std::to_string(out.names.size()) + " names do not fit the model:" + problems.str();
   return out;
 }
 
 std::vector<std::string> Module::load(const State& state, bool strict) {
-  struct Target {
-    Parameter* parameter = nullptr;
-    Buffer* buffer = nullptr;
-  };
-  std::map<std::string, Target> targets;
-  for (Parameter* p : parameters()) targets[relative(p->path())].parameter = p;
-  for (Buffer* b : buffers()) targets[relative(b->path())].buffer = b;
-  std::vector<std::string> left_out;
-  std::ostringstream problems;
-  for (const auto& [name, target] : targets) {
-    const Shape& wanted = (target.parameter ? target.parameter->value() : target.buffer->value()).shape();
-    const auto found = state.find(name);
-    if (found == state.end()) problems << "\n  missing: " << name << ' ' << wanted;
-    else if (!(found->second.shape() == wanted))
-      problems << "\n  mismatched: " << name << " is " << found->second.shape() << ", the model has " << wanted;
-    else continue;
-    left_out.push_back(name);
-  }
+  const State targets = shared_state();
+  Misfits left_out = misfits(shapes_of(state), shapes_of(targets));
+  check(!strict || left_out.names.empty(), "load", left_out.text);
   for (const auto& [name, value] : state)
-    if (!targets.contains(name)) {
-      problems << "\n  unexpected: " << name << ' ' << value.shape();
-      left_out.push_back(name);
-    }
-  check(!strict || left_out.empty(), "load", left_out.size(), " names do not fit the model:", problems.str());
-  for (const auto& [name, value] : state) {
-    if (std::find(left_out.begin(), left_out.end(), name) != left_out.end()) continue;
-    const Target& target = targets.at(name);
-    if (target.parameter) target.parameter->set(value);
-    else target.buffer->set(value);
-  }
-  return left_out;
+    if (std::find(left_out.names.begin(), left_out.names.end(), name) == left_out.names.end())
+      targets.at(name).copy_(value.detach());
+  return std::move(left_out.names);
 }
 
 bool glob_match(std::string_view pattern, std::string_view text) {

@@ -78,6 +78,15 @@ class Buffer {
 
 /// Copies of a model's parameters and buffers by dotted name.
 using State = std::map<std::string, Tensor>;
+using Shapes = std::map<std::string, Shape>;
+Shapes shapes_of(const State& state);
+
+/// The names that `found` has not, has too much or has in another shape than a model wants.
+struct Misfits {
+  std::vector<std::string> names;
+  std::string text;  ///< "2 names do not fit the model:" and a line for each
+};
+Misfits misfits(const Shapes& found, const Shapes& wanted);
 
 class Module {
  public:
@@ -125,6 +134,8 @@ class Module {
   Device device() const;
   /// Copies of all parameters and buffers, paths relative to this module.
   State state() const;
+  /// The same without a copy: tensors that share the memory of the parameters and buffers.
+  State shared_state() const;
   /// Puts a state back. Strict: an Error lists all missing, unexpected and mismatched names together.
   /// Otherwise what fits is loaded and the names left out are returned.
   std::vector<std::string> load(const State& state, bool strict = true);

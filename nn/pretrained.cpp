@@ -3,11 +3,12 @@
 
 #include <algorithm>
 #include <map>
+#include <type_traits>
 
 #include <stet/autograd/ops.h>
 #include <stet/nn/init.h>
 #include <stet/nn/pretrained_config.h>
-#include <stet/nn/safetensors.h>
+#include <stet/nn/safetensors_reader.h>
 #include <stet/tensor/json_file.h>
 
 namespace stet::nn {
@@ -17,22 +18,32 @@ using pretrained::kLoad;
 
 namespace {
 
-/// All tensors of a folder, and the file that an Error about them names.
+using safetensors::Entry;
+using safetensors::Reader;
+
+/// Where a tensor's values are.
+struct Source {
+  std::shared_ptr<const Reader> file;
+  const Entry* entry;
+};
+using Sources = std::map<std::string, Source>;
+
+/// All tensors of a folder, none of which is read yet, and the file that an Error about them names.
 struct Weights {
   std::string file;
-  State state;
+  Sources sources;
 
   template <class... Parts> [[noreturn]] void refuse(const Parts&... parts) const { fail(kLoad, file, ": ", parts...); }
   /// Before anything is allocated by the configuration's word.
   void expect(const std::string& name, const Shape& shape) const {
-    const auto found = state.find(name);
-    if (found == state.end()) refuse("found no ", quoted(name), ", expected ", shape, " by config.json");
-    if (!(found->second.shape() == shape))
-      refuse(quoted(name), " is ", found->second.shape(), ", expected ", shape, " by config.json");
+    const auto found = sources.find(name);
+    if (found == sources.end()) refuse("found no ", quoted(name), ", expected ", shape, " by config.json");
+    if (!(found->second.entry->shape == shape))
+      refuse(quoted(name), " is ", found->second.entry->shape, ", expected ", shape, " by config.json");
   }
   void expect_layers(std::int64_t layers) const {
-    if (layers > std::ssize(state))
-      refuse("found ", state.size(), " tensors, expected num_hidden_layers ", layers, " of config.json at most");
+    if (layers > std::ssize(sources))
+      refuse("found ", sources.size(), " tensors, expected num_hidden_layers ", layers, " of config.json at most");
   }
 };
 
@@ -50,12 +61,15 @@ bool is_there(const fs::path& file) {
   return fs::exists(file, ignored);
 }
 
-State read_state(const fs::path& file) {
-  State state = load_safetensors(file);
-  for (const auto& [name, value] : state)
-    check(is_floating(value.dtype()) || is_constant(name), kLoad, file.string(), ": ", quoted(name), " has dtype ",
-          value.dtype(), ", expected f32, f16, bf16 or f64 (quantized weights are not supported)");
-  return state;
+Sources sources_in(const fs::path& file) {
+  const auto reader = std::make_shared<const Reader>(file);
+  Sources sources;
+  for (const Entry& e : reader->header().entries) {
+    check(is_floating(e.dtype) || is_constant(e.name), kLoad, file.string(), ": ", quoted(e.name), " has dtype ",
+          e.dtype, ", expected f32, f16, bf16 or f64 (quantized weights are not supported)");
+    sources[e.name] = {reader, &e};
+  }
+  return sources;
 }
 
 /// model.safetensors.index.json says which shard holds each tensor; both must agree.
@@ -63,7 +77,7 @@ Weights read_shards(const fs::path& index) {
   const JsonFile file(index, kLoad);
   file.root().expect_keys({"metadata", "weight_map"});
   Weights weights{index.string(), {}};
-  std::map<std::string, State> shards;
+  std::map<std::string, Sources> shards;
   std::size_t listed = 0, held = 0;
   file.root().at("weight_map").for_each_member([&](std::string_view name, const JsonFile::Value& value) {
     const std::string shard(value.text());
@@ -72,11 +86,11 @@ Weights read_shards(const fs::path& index) {
     if (!shards.contains(shard)) {
       if (!is_there(index.parent_path() / shard))
         value.refuse("found no file ", quoted(shard), ", expected it beside the index");
-      held += (shards[shard] = read_state(index.parent_path() / shard)).size();
+      held += (shards[shard] = sources_in(index.parent_path() / shard)).size();
     }
     const auto found = shards[shard].find(std::string(name));
     if (found == shards[shard].end()) value.refuse("found no such tensor in ", quoted(shard), ", expected it there");
-    weights.state.emplace(name, found->second);
+    weights.sources.emplace(name, found->second);
     ++listed;
   });
   check(listed == held, kLoad, index.string(), ": weight_map: found ", listed, " tensors, expected the ", held,
@@ -86,7 +100,7 @@ Weights read_shards(const fs::path& index) {
 
 Weights read_weights(const fs::path& folder) {
   const fs::path single = folder / "model.safetensors", index = folder / "model.safetensors.index.json";
-  if (is_there(single)) return {single.string(), read_state(single)};
+  if (is_there(single)) return {single.string(), sources_in(single)};
   check(is_there(index), kLoad, folder.string(), ": found no model.safetensors and no model.safetensors.index.json, ",
         "expected one");
   return read_shards(index);
@@ -94,43 +108,43 @@ Weights read_weights(const fs::path& folder) {
 
 /// `rename(name)` gives the model's name, or an empty one to leave the tensor out.
 template <class Rename> void rename_all(Weights& weights, Rename&& rename) {
-  State state;
-  for (const auto& [name, value] : weights.state) {
+  Sources sources;
+  for (const auto& [name, source] : weights.sources) {
     if (is_constant(name)) continue;
     const std::string now = rename(name);
-    if (!now.empty() && !state.emplace(now, value).second)
+    if (!now.empty() && !sources.emplace(now, source).second)
       weights.refuse("found ", quoted(now), " under two names, expected one");
   }
-  weights.state = std::move(state);
+  weights.sources = std::move(sources);
 }
 
-bool starts_any(const State& state, std::string_view start) {
-  return std::any_of(state.begin(), state.end(), [&](const auto& item) { return item.first.starts_with(start); });
+bool starts_any(const Sources& sources, std::string_view start) {
+  return std::any_of(sources.begin(), sources.end(), [&](const auto& item) { return item.first.starts_with(start); });
 }
 
 /// An output that shares the embedding may stand in the file, if it is the same.
 void drop_tied_output(Weights& weights, const std::string& embedding) {
-  const auto output = weights.state.find("lm_head.weight"), source = weights.state.find(embedding);
-  if (output == weights.state.end() || source == weights.state.end()) return;
-  if (!same(output->second, source->second))
+  const auto output = weights.sources.find("lm_head.weight"), source = weights.sources.find(embedding);
+  if (output == weights.sources.end() || source == weights.sources.end()) return;
+  const auto& [file, entry] = output->second;
+  if (!file->same(*entry, *source->second.file, *source->second.entry))
     weights.refuse("\"lm_head.weight\" differs from ", quoted(embedding), ", expected the same: tie_word_embeddings");
-  weights.state.erase(output);
+  weights.sources.erase(output);
 }
 
-/// Makes the model and fills it. Its own buffers, the state of dropout's draws, are in no released file.
-template <class Model, bool turn = false, class... Settings>
-std::unique_ptr<Model> filled(Weights& weights, const Settings&... settings) {
+/// Makes the model and reads its parameters. Buffers, the state of dropout's draws, are in no released file.
+template <class Model, class... Settings>
+std::unique_ptr<Model> filled(const Weights& weights, const Settings&... settings) {
   const init::Skip values;  // all come from the file
   auto model = std::make_unique<Model>(settings...);
-  State state = turn ? Gpt2::transposed(std::move(weights.state)) : std::move(weights.state);
-  for (const Buffer* b : model->buffers()) state.emplace(b->path(), b->value());
-  try {
-    model->load(state);
-  } catch (const Error& error) {
-    std::string reason = error.what();
-    if (reason.starts_with("[load] ")) reason.erase(0, 7);
-    weights.refuse(reason);
-  }
+  State targets;
+  for (const Parameter* p : model->parameters()) targets[p->path()] = p->value().detach();
+  if constexpr (std::is_same_v<Model, Gpt2>) targets = Gpt2::transposed(std::move(targets));
+  Shapes found;
+  for (const auto& [name, source] : weights.sources) found[name] = source.entry->shape;
+  if (const Misfits problems = misfits(found, shapes_of(targets)); !problems.names.empty())
+    weights.refuse(problems.text);
+  for (const auto& [name, source] : weights.sources) source.file->read(*source.entry, targets.at(name));
   return model;
 }
 
@@ -143,14 +157,11 @@ std::unique_ptr<Gpt2> make_gpt2(Weights& weights, const Gpt2Config& c) {
   weights.expect("transformer.wpe.weight", {c.n_positions, c.n_embd});
   weights.expect("transformer.h.0.mlp.c_fc.weight", {c.n_embd, c.n_inner ? c.n_inner : 4 * c.n_embd});
   weights.expect_layers(c.n_layer);
-  for (const auto& [name, value] : weights.state)
-    if (name.ends_with(".weight") && value.rank() != 2 && name.find(".c_") != std::string::npos)
-      weights.refuse(quoted(name), " is ", value.shape(), ", expected a matrix");
-  return filled<Gpt2, true>(weights, c);
+  return filled<Gpt2>(weights, c);
 }
 
 std::unique_ptr<Llama> make_llama(Weights& weights, const LlamaConfig& c) {
-  const bool bare = !starts_any(weights.state, "model.");
+  const bool bare = !starts_any(weights.sources, "model.");
   rename_all(weights, [&](const std::string& name) -> std::string {
     return bare && name != "lm_head.weight" ? "model." + name : name;
   });
@@ -188,7 +199,7 @@ std::unique_ptr<Bert> make_bert(Weights& weights, BertConfig c, std::vector<std:
     return present_name(name.starts_with("bert.") ? name.substr(5) : name);
   });
   expect_bert(weights, c, "");
-  c.pooler = starts_any(weights.state, "pooler.");
+  c.pooler = starts_any(weights.sources, "pooler.");
   return filled<Bert>(weights, c);
 }
 

@@ -30,17 +30,18 @@ struct Pretrained {
 /// unexpected and mismatched names are an Error naming the file. GPT-2's attention masks, BERT's position_ids and
 /// Llama's inv_freq are constants and passed over. A tied output that differs from the embedding is an Error. A BERT
 /// whose `architectures` say BertForSequenceClassification is a BertClassifier; any other BERT is a Bert, without a
-/// pooler where the file has none. Reading needs memory of twice the file, and of three times one of f16 or bf16, whose
-/// values become f32.
+/// pooler where the file has none. Values go from the file to the model piece by piece: reading takes less than 1 MiB
+/// besides the model, whatever the file's type.
 Pretrained load_pretrained(const std::filesystem::path& folder);
 
 /// llama2.c's legacy export (stories15M.bin, stories260K.bin): seven i32 and f32 weights. Rows of q and k are put in
-/// the order of transformers' rotary embedding. The file's size must be exactly what its header asks for.
+/// the order of transformers' rotary embedding. The file's size must be exactly what its header asks for. Takes less
+/// than 1 MiB besides the model.
 std::unique_ptr<Llama> load_llama2c(const std::filesystem::path& file);
 
 /// Writes config.json and model.safetensors, which load_pretrained and transformers read; each is replaced as a whole
 /// or not at all, the weights first. The folder is made where it is missing. Adapters in the model, merged ones too,
-/// are not written: the folder holds the base.
+/// are not written: the folder holds the base. Takes less than 1 MiB besides the model.
 void save_pretrained(const Pretrained& model, const std::filesystem::path& folder);
 /// `end_tokens` is written as eos_token_id.
 void save_pretrained(const Gpt2& model, const std::filesystem::path& folder,

@@ -1,21 +1,18 @@
-// Weight files: reading through the checked header, writing through a temporary file that replaces the old
-// one.
+// Weight files: writing through a temporary file that replaces the old one.
 #include <stet/nn/safetensors.h>
 
-#include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <cerrno>
 #include <cstring>
 #include <optional>
 #include <string_view>
 
 #include <stet/nn/safetensors_header.h>
+#include <stet/nn/weight_file.h>
 #include <stet/tensor/compute.h>
 #include <stet/tensor/error.h>
 
@@ -24,82 +21,6 @@ namespace {
 
 using safetensors::as_json;
 using safetensors::Entry;
-using safetensors::Header;
-
-static_assert(std::endian::native == std::endian::little, "the format is little-endian");
-
-/// A file descriptor that closes itself.
-class File {
- public:
-  File(const std::filesystem::path& path, int flags, mode_t mode = 0)
-      : fd_(open(path.c_str(), flags | O_CLOEXEC, mode)) {}
-  ~File() {
-    if (fd_ >= 0) close(fd_);
-  }
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
-  bool is_open() const { return fd_ >= 0; }
-  int fd() const { return fd_; }
-
- private:
-  int fd_;
-};
-
-// --- reading
-// ---------------------------------------------------------------------------------------------------
-
-void read_exactly(const File& in, const std::string& file, void* target, std::uint64_t bytes, std::uint64_t offset) {
-  auto* at = static_cast<char*>(target);
-  while (bytes > 0) {
-    const ssize_t got = pread(in.fd(), at, bytes, static_cast<off_t>(offset));
-    if (got < 0 && errno == EINTR) continue;
-    check(got >= 0, "load_safetensors", file, ": reading at byte ", offset, ": ", std::strerror(errno));
-    check(got > 0, "load_safetensors", file, ": the file ended at byte ", offset, " while it was read, expected ",
-          bytes, " more bytes");
-    at += got;
-    bytes -= static_cast<std::uint64_t>(got);
-    offset += static_cast<std::uint64_t>(got);
-  }
-}
-
-/// IEEE 754 half precision, all of whose values f32 has.
-float from_half(std::uint16_t bits) {
-  const std::uint32_t sign = std::uint32_t{bits & 0x8000u} << 16, exponent = bits >> 10 & 31, fraction = bits & 1023;
-  if (exponent == 0) return std::bit_cast<float>(sign | 0x3f800000u) * static_cast<float>(fraction) * 0x1p-24f;
-  return std::bit_cast<float>(sign | (exponent == 31 ? 255u : exponent + 112u) << 23 | fraction << 13);
-}
-
-Tensor read_halves(const File& in, const std::string& file, const Entry& e, std::uint64_t offset) {
-  std::vector<std::uint16_t> halves((e.end - e.begin) / 2);
-  read_exactly(in, file, halves.data(), e.end - e.begin, offset);
-  const Tensor out = empty(e.shape, {DType::f32, Device::cpu()});
-  std::transform(halves.begin(), halves.end(), out.mutable_data<float>(), from_half);
-  return out;
-}
-
-Tensor read_tensor(const File& in, const std::string& file, const Entry& e, std::uint64_t offset) {
-  if (e.half && e.end != e.begin) return read_halves(in, file, e, offset);
-  const Tensor out = empty(e.shape, {e.dtype, Device::cpu()});
-  if (e.end == e.begin) return out;
-  auto* bytes = static_cast<unsigned char*>(out.raw_mutable());
-  read_exactly(in, file, bytes, e.end - e.begin, offset);
-  if (e.dtype == DType::boolean)
-    for (std::uint64_t i = 0; i < e.end - e.begin; ++i)
-      check(bytes[i] <= 1, "load_safetensors", file, ": ", as_json(e.name), " at byte ", offset + i, ": found ",
-            int{bytes[i]}, ", expected 0 or 1 in a BOOL tensor");
-  return out;
-}
-
-std::uint64_t file_size(const File& in, const std::string& file) {
-  check(in.is_open(), "load_safetensors", file, ": cannot be opened: ", std::strerror(errno));
-  struct stat status {};
-  check(fstat(in.fd(), &status) == 0, "load_safetensors", file, ": ", std::strerror(errno));
-  check(S_ISREG(status.st_mode), "load_safetensors", file, ": found something that is not a regular file");
-  return static_cast<std::uint64_t>(status.st_size);
-}
-
-// --- writing
-// ---------------------------------------------------------------------------------------------------
 
 constexpr std::string_view kBeside = ".tmp-";  // TARGET.tmp-PROCESS-NUMBER: a file on its way to TARGET
 
@@ -248,36 +169,17 @@ void save_safetensors(const std::filesystem::path& path, const State& state, con
   out.write(&length, sizeof length);
   out.write(text.data(), text.size());
   for (const Entry& e : entries) {
-    Tensor value = compute::contiguous(state.at(e.name));
-    if (value.device() != Device::cpu()) value = compute::to_device(value, Device::cpu());
-    if (value.numel()) out.write(value.raw(), static_cast<std::uint64_t>(value.bytes()));
+    const Tensor value = state.at(e.name).detach();
+    const bool as_it_is = value.device() == Device::cpu() && value.is_contiguous();
+    each_piece(value, as_it_is ? value.numel() : kPieceBytes / size_of(e.dtype), [&](const Tensor& piece, auto) {
+      const Tensor here = compute::to_device(compute::contiguous(piece), Device::cpu());
+      out.write(here.raw(), static_cast<std::uint64_t>(here.bytes()));
+    });
   }
   out.commit();
 }
 
-State load_safetensors(const std::filesystem::path& path, Metadata* metadata) {
-  constexpr std::string_view op = "load_safetensors";
-  const std::string file = path.string();
-  const File in(path, O_RDONLY | O_NONBLOCK);  // a pipe without a writer is refused, not waited for
-  const std::uint64_t size = file_size(in, file);
-  std::uint64_t length = 0;
-  check(size >= sizeof length, op, file, ": found ", size, " bytes, expected at least 8 for the header's length");
-  read_exactly(in, file, &length, sizeof length, 0);
-  check(length >= 2 && length <= safetensors::kHeaderCap, op, file, ": found a header length of ", length,
-        " at byte 0, expected 2 to ", safetensors::kHeaderCap);
-  check(length <= size - sizeof length, op, file, ": found a header length of ", length,
-        " at byte 0, expected at most ", size - sizeof length, ", where the file ends");
-  std::string text(length, ' ');
-  read_exactly(in, file, text.data(), length, sizeof length);
-  const std::uint64_t start = sizeof length + length;
-  Header header = safetensors::parse_header(file, text, size - start);
-  State state;
-  for (const Entry& e : header.entries) state.emplace(e.name, read_tensor(in, file, e, start + e.begin));
-  if (metadata) *metadata = std::move(header.metadata);
-  return state;
-}
-
-void save(const Module& module, const std::filesystem::path& path) { save_safetensors(path, module.state()); }
+void save(const Module& module, const std::filesystem::path& path) { save_safetensors(path, module.shared_state()); }
 
 std::vector<std::string> load(Module& module, const std::filesystem::path& path, bool strict) {
   const State state = load_safetensors(path);

@@ -49,7 +49,7 @@ Tensor Gpt2::operator()(const Tensor& tokens, AttentionContext context) {
 State Gpt2::transposed(State state) {
   for (auto& [name, value] : state)
     for (const std::string_view conv1d : {"c_attn.weight", "c_proj.weight", "c_fc.weight"})
-      if (name.ends_with(conv1d)) value = contiguous(transpose(value));
+      if (name.ends_with(conv1d)) value = transpose(value);
   return state;
 }
 

@@ -22,7 +22,7 @@ class Gpt2 : public Module {
   Tensor operator()(const Tensor& tokens, AttentionContext context = {});
   const Gpt2Config& config() const { return config_; }
   /// A state of transformers' model under stet's conventions, and back: its c_attn, c_proj and c_fc weights stand
-  /// there as (in, out).
+  /// there as (in, out). Those become views of the given tensors.
   static State transposed(State state);
 
  private:

@@ -261,7 +261,7 @@ TEST_CASE("Weights that do not fit the model are refused by name") {
     s["lm_head.weight"] = ones({19, 8});
   });
   change("weights: a name twice", "gpt2", "under two names", [](auto& s) { s["ln_f.bias"] = ones({8}); });
-  change("weights: a vector for a matrix", "gpt2", "expected a matrix",
+  change("weights: a vector for a matrix", "gpt2", "c_attn.weight is (8,), the model has (8, 24)",
          [](auto& s) { s["transformer.h.1.attn.c_attn.weight"] = ones({8}); });
 }
 

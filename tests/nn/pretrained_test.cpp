@@ -130,28 +130,6 @@ TEST_CASE("A saved folder gives the same parameters and results") {
   }
 }
 
-TEST_CASE("Reading a folder needs twice its file and no initial values") {
-  const test::Scratch scratch;
-  {
-    const nn::Llama llama({.vocab_size = 4000, .hidden_size = 128, .intermediate_size = 256, .num_hidden_layers = 2});
-    save_pretrained(llama, scratch.path());
-    const nn::Gpt2 gpt2({.vocab_size = 4000, .n_positions = 64, .n_embd = 128, .n_layer = 2, .n_head = 4});
-    save_pretrained(gpt2, scratch.path() / "gpt2");
-  }
-  for (const fs::path& folder : {scratch.path(), scratch.path() / "gpt2"}) {
-    INFO(folder);
-    const auto file = static_cast<std::int64_t>(fs::file_size(folder / "model.safetensors"));
-    const std::int64_t before = memory_stats().live_bytes;
-    reset_peak_memory();
-    const nn::Pretrained model = nn::load_pretrained(folder);
-    const std::int64_t moved = default_device() == Device::cpu() ? 0 : 4000 * 128 * 4;  // a tensor on its way there
-    CHECK(memory_stats().peak_bytes - before <= 2 * file + (std::int64_t{1} << 20) + moved);
-    for (const nn::Parameter* p : model.module().parameters()) CHECK(max(abs(p->value())).item() < 100);  // all written
-  }
-  const nn::Linear later(8, 8);  // the next layer has its values again
-  CHECK(max(abs(later.weight.value())).item() > 0);
-}
-
 TEST_CASE("What a classifier's labels are is kept, and its dropout is followed") {
   const test::Scratch scratch;
   const auto load = [](const fs::path& folder) {
