@@ -36,7 +36,7 @@ using GradientTransform = std::function<void(std::vector<NamedGradient>&)>;
 /// without an anchor is left alone.
 struct QuadraticPenalty {
   double strength = 1;
-  nn::State importance, anchor;
+  nn::State importance = {}, anchor = {};
 };
 
 /// A factor on every group's learning rate, as a function of the steps taken before (0, 1, ...).

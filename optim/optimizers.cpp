@@ -8,24 +8,11 @@
 #include <stet/tensor/error.h>
 
 namespace stet::optim {
-namespace {
-
-void check_setting(std::string_view op, std::string_view name, double value) {
-  check(value >= 0 && std::isfinite(value), op, name, ' ', value, ": expected a finite number, 0 or more");
-}
-
-void check_common(std::string_view op, double lr, double weight_decay) {
-  check_setting(op, "lr", lr);
-  check_setting(op, "weight decay", weight_decay);
-}
-
-}  // namespace
 
 Sgd::Sgd(std::vector<Group<SgdOptions>> groups) : Optimizer(groups.size()) {
   for (std::size_t i = 0; i < groups.size(); ++i) {
     const SgdOptions& o = groups[i].options;
-    check_common("Sgd", o.lr, o.weight_decay);
-    check_setting("Sgd", "momentum", o.momentum);
+    check_settings("Sgd", {{"lr", o.lr}, {"weight decay", o.weight_decay}, {"momentum", o.momentum}});
     check(std::isfinite(o.dampening), "Sgd", "dampening ", o.dampening, ": expected a finite number");
     check(!o.nesterov || (o.momentum > 0 && o.dampening == 0), "Sgd",
           "Nesterov needs momentum and no dampening, got momentum ", o.momentum, " and dampening ", o.dampening);
@@ -55,10 +42,11 @@ void Sgd::update(const Slot& slot, std::size_t group) const {
 Adagrad::Adagrad(std::vector<Group<AdagradOptions>> groups) : Optimizer(groups.size()) {
   for (std::size_t i = 0; i < groups.size(); ++i) {
     const AdagradOptions& o = groups[i].options;
-    check_common("Adagrad", o.lr, o.weight_decay);
-    check_setting("Adagrad", "lr decay", o.lr_decay);
-    check_setting("Adagrad", "initial accumulator", o.initial_accumulator);
-    check_setting("Adagrad", "eps", o.eps);
+    check_settings("Adagrad", {{"lr", o.lr},
+                               {"weight decay", o.weight_decay},
+                               {"lr decay", o.lr_decay},
+                               {"initial accumulator", o.initial_accumulator},
+                               {"eps", o.eps}});
     options_.push_back(o);
     add_group(i, groups[i].parameters);
   }
@@ -81,8 +69,7 @@ Adam::Adam(std::vector<Group<AdamOptions>> groups, bool decoupled) : Optimizer(g
   const std::string_view op = decoupled ? "AdamW" : "Adam";
   for (std::size_t i = 0; i < groups.size(); ++i) {
     const AdamOptions& o = groups[i].options;
-    check_common(op, o.lr, o.weight_decay);
-    check_setting(op, "eps", o.eps);
+    check_settings(op, {{"lr", o.lr}, {"weight decay", o.weight_decay}, {"eps", o.eps}});
     check(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1, op, "betas ", o.beta1, " and ", o.beta2,
           ": expected 0 <= beta < 1");
     options_.push_back(o);

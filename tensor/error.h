@@ -2,10 +2,13 @@
 // expected". Its parts are formatted only when the check fails.
 #pragma once
 
+#include <cmath>
+#include <initializer_list>
 #include <sstream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace stet {
 
@@ -37,6 +40,12 @@ template <class E = Error, class... Parts> [[noreturn]] void fail(std::string_vi
 template <class... Parts> void check(bool ok, std::string_view op, const Parts&... parts) {
   if (!ok) [[unlikely]]
     fail(op, parts...);
+}
+
+/// Settings that have to be finite and not negative, as {{"lr", options.lr}, ...}.
+inline void check_settings(std::string_view op, std::initializer_list<std::pair<std::string_view, double>> settings) {
+  for (const auto& [name, value] : settings)
+    check(value >= 0 && std::isfinite(value), op, name, ' ', value, ": expected a finite number, 0 or more");
 }
 
 }  // namespace stet

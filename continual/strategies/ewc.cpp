@@ -1,16 +1,7 @@
 // EWC: importance and anchors at the ends of tasks; the penalty itself is the optimizer's.
 #include <stet/continual/strategies/ewc.h>
 
-#include <cmath>
-
-#include <stet/tensor/error.h>
-
 namespace stet::continual {
-
-Ewc::Ewc(EwcOptions options) : options_(options) {
-  for (const auto& [name, value] : {std::pair("lambda ", options.lambda), std::pair("gamma ", options.gamma)})
-    check(value >= 0 && std::isfinite(value), "Ewc", name, value, ": expected a finite number, 0 or more");
-}
 
 void Ewc::end_task(Context& context) {
   nn::State fresh = fisher_diagonal(context, context.train(), options_.fisher);
@@ -26,8 +17,7 @@ void Ewc::begin_task(Context& context) {
   std::map<std::string, optim::QuadraticPenalty> penalties;
   for (const auto& [key, value] : saved_) {
     const std::size_t a = key.find('/'), b = key.find('/', a + 1);
-    optim::QuadraticPenalty& penalty = penalties[key.substr(0, a)];
-    penalty.strength = options_.lambda;
+    auto& penalty = penalties.try_emplace(key.substr(0, a), optim::QuadraticPenalty{options_.lambda}).first->second;
     (key.substr(a + 1, b - a - 1) == "importance" ? penalty.importance : penalty.anchor)[key.substr(b + 1)] = value;
   }
   for (auto& [slot, penalty] : penalties) context.optimizer.set_penalty("ewc " + slot, std::move(penalty));

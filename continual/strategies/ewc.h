@@ -3,6 +3,7 @@
 #pragma once
 
 #include <stet/continual/importance.h>
+#include <stet/tensor/error.h>
 
 namespace stet::continual {
 
@@ -15,7 +16,9 @@ struct EwcOptions {
 
 class Ewc final : public Strategy {
  public:
-  explicit Ewc(EwcOptions options = {});
+  explicit Ewc(EwcOptions options = {}) : options_(options) {
+    check_settings("Ewc", {{"lambda", options.lambda}, {"gamma", options.gamma}});
+  }
   std::string name() const override { return options_.online ? "online ewc" : "ewc"; }
   std::vector<std::string> claims() const override { return {"penalty 'ewc'"}; }
   void begin_task(Context& context) override;
