@@ -20,7 +20,8 @@ LlamaConfig config_of(const std::string& file, const Header& h) {
                                  h.positions};
   for (std::size_t i = 0; i < 7; ++i)
     check(fields[i] >= 1 && fields[i] <= (1 << 20), kOp, file, ": ", names[i], " at byte ", 4 * i, ": found ",
-          fields[i], ", expected 1 to ", 1 << 20, i ? "" : " (exports of version 1 and 2 are not supported)");
+          fields[i], ", expected 1 to ", 1 << 20,
+          i ? "" : " (exports of version 1 and 2 are not supported; a released model is given as its folder)");
   check(h.dim % h.heads == 0 && h.dim / h.heads % 2 == 0, kOp, file, ": n_heads at byte 12: found ", h.heads,
         ", expected heads of an even width, whose sum is dim ", h.dim);
   check(h.heads % h.kv_heads == 0, kOp, file, ": n_kv_heads at byte 16: found ", h.kv_heads,

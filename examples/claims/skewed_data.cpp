@@ -92,9 +92,8 @@ Positions choose(const Positions& order, const Tensor& labels, const Positions& 
   return out;
 }
 
-std::vector<Measured> measure(const Arguments& arguments, double angle, std::vector<double>& before) {
-  const Pool train_pool = pool_of(data::load_images(arguments.data, data::Split::train));
-  const Pool test_pool = pool_of(data::load_images(arguments.data, data::Split::test));
+std::vector<Measured> measure(const Arguments& arguments, const Pool& train_pool, const Pool& test_pool, double angle,
+                              std::vector<double>& before) {
   const Scenario scenario = rotated(train_pool, test_pool, Setting::domain_incremental, 28, {0, angle});
   const Examples &old = scenario.tasks[0].train, &turned = scenario.tasks[1].train;
   const Examples &old_test = scenario.tasks[0].test.read(), &turned_test = scenario.tasks[1].test.read();
@@ -147,6 +146,8 @@ void conclude(const std::vector<Measured>& m) {
 }
 
 void compare(const Arguments& arguments) {
+  const Pool train_pool = pool_of(data::load_images(arguments.data, data::Split::train));
+  const Pool test_pool = pool_of(data::load_images(arguments.data, data::Split::test));
   std::printf(
       "MLP 784-256-256, 1,400 steps on upright Fashion-MNIST, then on turned images; Adam 1e-3, batches of 64, as many "
       "steps\nfor all rows but the last. Mean ± deviation over seeds 1 to %d, in points of test accuracy.\nLost: fall "
@@ -155,7 +156,7 @@ void compare(const Arguments& arguments) {
       arguments.seeds);
   for (const double angle : {30.0, 90.0}) {
     std::vector<double> before;
-    const auto measured = measure(arguments, angle, before);
+    const auto measured = measure(arguments, train_pool, test_pool, angle, before);
     std::printf("Turned by %.0f degrees; upright before: %s\n\n", angle, cell(before, 1, false).c_str());
     Table table({"continues with", "steps", "lost", "of the two classes", "of the other eight", "turned: accuracy"});
     const auto all = diets(arguments.quick);
