@@ -454,8 +454,8 @@ template <class T> STET_HD T gelu_erf(T x) { return detail::gelu_erf(x); }
 /// The tanh approximation: 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
 template <class T> STET_HD T gelu_tanh(T x) { return detail::gelu_tanh(x); }
 
-// Slopes of the three at x. Beyond the clamps they are 0 and 1 to the last digit, so that infinity times 0 never
-// arises.
+// Slopes of the three at x. Beyond the clamps they keep the value there, 0 and 1 but for less than 1e-34, so that
+// infinity times 0 never arises.
 
 /// Phi(x) + x phi(x).
 template <class T> STET_HD T gelu_erf_slope(T x) {

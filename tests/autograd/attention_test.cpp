@@ -159,6 +159,30 @@ TEST_CASE("a row that sees nothing gives zeros and no gradient", "[attention]") 
   }
 }
 
+TEST_CASE("attention: scores far apart, and NaN in the rows that have it", "[attention]") {
+  const auto are_nan = [](const Tensor& x) { return min(cast(not_equal(x, x), f32)).item() == 1; };
+  const auto has_nan = [](const Tensor& x) { return max(cast(not_equal(x, x), f32)).item() == 1; };
+  const Case c{"wide", 1, 2, 2, 70, 100, 16, 8};
+  for (DType dtype : {f32, f64}) {
+    const Inputs in = inputs(c, dtype);
+    const Tensor far = in.q * 60.0;  // exponentials from 1 to far below the smallest number
+    CHECK(error(attention(far, in.k, in.v), attention_composed(far, in.k, in.v, {})) <=
+          (dtype == f32 ? 1e-4 : 1e-12));  // scores of hundreds
+    Tensor q = in.q.clone();
+    slice(q, 2, 40, 41).fill_(std::numeric_limits<double>::quiet_NaN());
+    const Tensor out = attention(q, in.k, in.v), whole = attention(in.q, in.k, in.v);
+    CHECK(are_nan(slice(out, 2, 40, 41)));
+    for (const auto& [from, to] : {std::pair(0, 40), std::pair(41, 70)})
+      CHECK(max(abs(slice(out, 2, from, to) - slice(whole, 2, from, to))).item() == 0);
+    Tensor k = in.k.clone();
+    slice(k, 2, 90, 91).fill_(std::numeric_limits<double>::quiet_NaN());
+    const Tensor none = attention(in.q, k, in.v), early = attention(in.q, k, in.v, {.causal = true});
+    CHECK(are_nan(none));
+    CHECK(!has_nan(slice(early, 2, 0, 60)));  // row i sees keys up to i + 30
+    CHECK(are_nan(slice(early, 2, 60, 70)));
+  }
+}
+
 TEST_CASE("a causal query does not see what comes later", "[attention]") {
   const Case c{"", 1, 2, 2, 40, 40, 8, 8};
   const Inputs in = inputs(c, f32);

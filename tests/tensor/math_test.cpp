@@ -311,3 +311,20 @@ TEST_CASE("double functions keep their digits", "[math]") {
   CHECK(math::gelu_erf(-38.0) < 0.0);
   CHECK(std::isnan(math::gelu_erf(std::numeric_limits<double>::quiet_NaN())));
 }
+
+TEST_CASE("slopes in f32 equal those in f64", "[math]") {
+  const float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+  const auto compare = [&](const char* name, const auto& slope) {
+    for (float x = -40; x < 40; x += 0.0037f) {
+      INFO(name << "(" << x << ")");
+      REQUIRE(std::fabs(slope(x) - slope(static_cast<double>(x))) <= 1e-6);
+    }
+    INFO(name);
+    CHECK(std::fabs(slope(-inf)) < 1e-30f);
+    CHECK(slope(inf) == 1.0f);
+    CHECK(std::isnan(slope(nan)));
+  };
+  compare("gelu", [](auto x) { return math::gelu_erf_slope(x); });
+  compare("gelu_tanh", [](auto x) { return math::gelu_tanh_slope(x); });
+  compare("silu", [](auto x) { return math::silu_slope(x); });
+}

@@ -97,7 +97,7 @@ void slice_of_piece(const Gemm& job, const float* a, const float* panels, const 
   const bool accumulate = job.accumulate || k > 0;
   const float* biases = k + depth == job.k ? bias_alone(job) : nullptr;
   panels += part.offset(slice, padded(part.cols, kPanel));
-  tall += part.offset(slice, padded(part.rows, kMaxRows));
+  if (turns(job)) tall += part.offset(slice, padded(part.rows, kMaxRows));
   for (std::int64_t at = from; at < to; ++at) {
     const std::int64_t col = part.col + at * kPanel, cols = least(kPanel, part.col + part.cols - col);
     const float *panel = panels + at * kPanel * depth, *bias = biases ? biases + col : nullptr;
