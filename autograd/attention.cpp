@@ -158,9 +158,11 @@ struct AttentionDerivative {
     const Sizes n = sizes_of(q_, k_, v_);
     const Masks masks = masks_of(n, q_, options);
     const Tensor qd = dense_rows(q_), kd = dense_rows(k_), vd = dense_rows(v_), g = dense_rows(pass.grad());
-    const Tensor dq = pass.needs(0) ? like(q_) : Tensor();
-    const bool to_kv = pass.needs(1) || pass.needs(2);
-    const Tensor dk = to_kv ? like(k_) : Tensor(), dv = to_kv ? like(v_) : Tensor();
+    const bool to_q = pass.needs(0), to_kv = pass.needs(1) || pass.needs(2);
+    const auto [dq, dk, dv] =
+        to_q && to_kv && lie_side_by_side(q_, k_, v_)
+            ? side_by_side(q_, k_, v_)
+            : std::array{to_q ? like(q_) : Tensor(), to_kv ? like(k_) : Tensor(), to_kv ? like(v_) : Tensor()};
     Attention job = job_of(n, qd, kd, vd, masks, options);
     const Tensor delta = empty({n.batch, n.heads, n.rows}, q_.options());
     job.out = operand(pass.output());
@@ -178,6 +180,24 @@ struct AttentionDerivative {
     if (pass.needs(2)) pass.give(2, dv);
   }
 
+  /// Whether q, k and v are the heads of one (batch, rows, all heads, width), one after the other.
+  static bool lie_side_by_side(const Tensor& q, const Tensor& k, const Tensor& v) {
+    const std::int64_t rows = q.shape()[2], width = q.shape()[3], stride = q.strides()[2];
+    const auto follows = [&](const Tensor& x, const Tensor& before) {
+      return x.impl().storage.get() == q.impl().storage.get() && x.strides() == q.strides() &&
+             x.impl().offset == before.impl().offset + before.shape()[1] * width;
+    };
+    return k.shape()[2] == rows && v.shape()[3] == width && stride == (q.shape()[1] + 2 * k.shape()[1]) * width &&
+           q.strides() == Strides{rows * stride, width, stride, 1} && follows(k, q) && follows(v, k);
+  }
+  /// Gradients that lie as these do, so that the split has nothing to gather.
+  static std::array<Tensor, 3> side_by_side(const Tensor& q, const Tensor& k, const Tensor& v) {
+    const std::int64_t width = q.shape()[3], kv_width = k.shape()[1] * width;
+    const Tensor all = empty({q.shape()[0], q.shape()[2], q.strides()[2] / width, width}, q.options());
+    const std::int64_t to_k = q.shape()[1] * width;
+    return {make_view(all, q.shape(), q.strides(), 0), make_view(all, k.shape(), k.strides(), to_k),
+            make_view(all, v.shape(), v.strides(), to_k + kv_width)};
+  }
   static Tensor like(const Tensor& x) {
     return heads_side_by_side(x.shape()[0], x.shape()[1], x.shape()[2], x.shape()[3], x.options());
   }

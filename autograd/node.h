@@ -127,6 +127,8 @@ class Backward {
   /// Whether input i asks for a gradient; computing one that is not needed is wasted.
   bool needs(int i) const;
   void give(int i, Tensor gradient);
+  /// Of this pass; no two passes share one.
+  std::uint32_t number() const { return node_.visit; }
   /// What input i has been given so far, where nobody else sees that tensor and no history is wanted: a derivative may
   /// add to it in place instead of giving a tensor. Null otherwise.
   const Tensor* sum_so_far(int i) const;

@@ -73,40 +73,57 @@ Tensor place(const Tensor& x, const Shape& shape, const Range& r) {
   return record(std::move(out), {&x}, [&] { return PlaceDerivative{r}; });
 }
 
-/// The pieces of a split, and which of them have delivered in this pass.
+/// The pieces of a split and, during a pass, the gradients that they have delivered.
 struct Pieces {
   std::vector<Range> ranges;
-  std::vector<bool> given;
+  std::vector<Tensor> gradients;
+  std::uint32_t pass = 0;
 };
 
-/// The first piece makes room for all of them and each is written in its place: no zeros, no sums.
+/// Keeps its gradient for the split, which sees all of them: no zeros, no sums.
 struct PieceDerivative {
   static constexpr std::string_view name = "piece";
   std::shared_ptr<Pieces> pieces;
   std::size_t mine;
   void operator()(Backward& pass) const {
-    const Range& range = pieces->ranges[mine];
-    const Tensor* whole = pass.sum_so_far(0);
-    if (!whole) pieces->given.assign(pieces->ranges.size(), grad_enabled());
-    if (grad_enabled()) return pass.give(0, place(pass.grad(), pass.shape(0), range));
-    pieces->given[mine] = true;
-    const Tensor room = whole ? *whole : empty(pass.shape(0), pass.grad().options());
-    compute::copy_into(slice_view(room, range), pass.grad());
-    if (!whole) pass.give(0, room);
+    if (grad_enabled()) return pass.give(0, place(pass.grad(), pass.shape(0), pieces->ranges[mine]));
+    if (pieces->pass != pass.number()) {
+      pieces->pass = pass.number();
+      pieces->gradients.assign(pieces->ranges.size(), Tensor());
+      pass.give(0, expand(empty({}, pass.grad().options()), pass.shape(0)));  // stands for the sum
+    }
+    pieces->gradients[mine] = pass.grad();
   }
 };
 
-/// Lies between a tensor and its pieces, and fills the places of those that nobody used.
+/// The tensor whose pieces in one memory these are, each at its place; undefined where they are not.
+Tensor joined(const std::vector<Tensor>& parts, const std::vector<Range>& ranges, const Shape& shape) {
+  const Strides strides = row_major(shape);
+  const auto base = [&](std::size_t i) { return parts[i].impl().offset - ranges[i].begin * strides[ranges[i].axis]; };
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    if (!parts[i].defined() || parts[i].impl().storage.get() != parts[0].impl().storage.get() || base(i) != base(0))
+      return {};
+    for (int d = 0; d < shape.size(); ++d)
+      if (parts[i].shape()[d] > 1 && parts[i].strides()[d] != strides[d]) return {};
+  }
+  return make_view(parts[0], shape, strides, base(0));
+}
+
+/// Lies between a tensor and its pieces. Gradients that came into being side by side, as attention's do, are taken as
+/// they lie; others are written there, and zeros for pieces that nobody used.
 struct SplitDerivative {
   static constexpr std::string_view name = "split";
   std::shared_ptr<Pieces> pieces;
   void operator()(Backward& pass) const {
-    for (std::size_t i = 0; i < pieces->ranges.size(); ++i) {
-      if (pieces->given[i]) continue;
-      const Tensor part = slice_view(pass.grad(), pieces->ranges[i]);
-      compute::copy_into(part, expand(zeros({}, part.options()), part.shape()));
+    if (grad_enabled()) return pass.give(0, pass.grad());
+    const std::vector<Tensor> parts = std::move(pieces->gradients);
+    if (Tensor whole = joined(parts, pieces->ranges, pass.shape(0)); whole.defined()) return pass.give(0, whole);
+    const Tensor whole = empty(pass.shape(0), pass.grad().options());
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      const Tensor room = slice_view(whole, pieces->ranges[i]);
+      compute::copy_into(room, parts[i].defined() ? parts[i] : expand(zeros({}, room.options()), room.shape()));
     }
-    pass.give(0, pass.grad());
+    pass.give(0, whole);
   }
 };
 

@@ -26,23 +26,29 @@ mutation tensor/cpu/kernels/turn.h 'i + r < rows ? from[r * stride + c] * scale 
 mutation tensor/cpu/kernels/tile.h 'if (bias) sum += at(bias + v.value * kLanes);' 'if (bias) sum += at(bias);' elementwise_test
 mutation tensor/cpu/kernels/gemm.cpp '(acc[0] + acc[1]) + (acc[2] + acc[3])' '(acc[0] + acc[1]) + acc[2]' elementwise_test
 mutation tensor/cpu/indexing.cpp 'if (job.descending ? before(b, a) : before(a, b)) return true;' 'if (before(a, b)) return true;' elementwise_test
+mutation tensor/cpu/kernels/update.cpp 'if (first_[middle] <= number) low = middle;' 'if (first_[middle] < number) low = middle;' optimizer_test
 mutation tensor/cpu/kernels/update.cpp 'word >> (j - i) & 1u' 'word >> (j - i) >= 1u' optimizer_test mask_test
 mutation tensor/cpu/kernels/update.cpp 'g = g + lambda * importance[i] * (value - anchor[i])' 'g = g + lambda * importance[i] * (anchor[i] - value)' optimizer_test
-mutation tensor/cpu/kernels/attention.cpp 'sum[i] = sum[i] * past[i] + reduce_leaf' 'sum[i] = sum[i] + reduce_leaf' attention_test
-mutation tensor/cpu/kernels/attention.cpp 'job.rows - job.window)' 'job.rows - job.window + 1)' attention_test
-mutation tensor/cpu/kernels/attention.cpp 'j % kLanes; ++j) line[j] = hidden;' 'j % kLanes; ++j) line[j] = line[0];' attention_test
+mutation tensor/cpu/kernels/attention.cpp 'sum[i] = sum[i] * past[i] + total' 'sum[i] = sum[i] + total' attention_test
+mutation tensor/cpu/kernels/attention_tiles.h 'job.rows - job.window)' 'job.rows - job.window + 1)' attention_test
+mutation tensor/cpu/kernels/attention_tiles.h 'v = keep ? v :' 'v = !keep ? v :' attention_test
+mutation tensor/cpu/kernels/attention_tiles.h 'at.key + j + job.rows - job.keys - at.row' 'at.key + j + 1 + job.rows - job.keys - at.row' attention_test
+mutation tensor/cpu/kernels/attention_tiles.h 'bias[j * job.bias.stride[3]] * kUnits<T>' 'bias[j * job.bias.stride[3]]' attention_test
 mutation tensor/cpu/kernels/attention.cpp 'const T shift = high[i] == none ? T(0) : high[i];' 'const T shift = high[i];' attention_test
-mutation tensor/cpu/kernels/attention.cpp 'job.window == 0 && keys_seen' 'job.window == 0 || keys_seen' attention_test
+mutation tensor/cpu/kernels/attention_tiles.h 'job.window == 0 && keys_seen' 'job.window == 0 || keys_seen' attention_test
 mutation tensor/cpu/kernels/attention.cpp 'if (!parts.more_kv) clear_from(at.keys);' '' attention_test
 # Derivatives and engine.
 mutation autograd/attention.cpp 'dp = dp * factor;' ';' attention_test
+mutation autograd/attention.cpp 'to_q && to_kv && lie_side_by_side(q_, k_, v_)' 'false' attention_test
+mutation autograd/ops_shape.cpp 'base(i) != base(0)' 'false' engine_test attention_test
+mutation autograd/ops_shape.cpp 'pieces->gradients.assign(pieces->ranges.size(), Tensor());' 'pieces->gradients.resize(pieces->ranges.size());' engine_test
 mutation autograd/derivatives.h 'g * (1.0 - y * y)' 'g * (1.0 + y * y)' gradcheck_test
 mutation autograd/derivatives.h 'static Tensor of(T g, T y) { return relu_grad(g, y); }' 'static Tensor of(T g, T y) { return relu_grad(g, y) * 0.0; }' gradcheck_test
 mutation autograd/ops_reduce.cpp 'where(equal(zeros, one), expand(scaled' 'where(equal(zeros, zero), expand(scaled' gradcheck_test
 mutation autograd/ops_matrix.cpp 'pass.give(2, sum(as_rows(g), {0}))' 'pass.give(2, mean(as_rows(g), {0}))' gradcheck_test
 mutation autograd/engine.cpp 'check(output.impl().storage->version() == node->output_version' 'check(true || output.impl().storage->version() == node->output_version' engine_test
 mutation autograd/node.cpp 't.impl().unique() && t.impl().storage->unique() && ' '' engine_test
-mutation autograd/ops_shape.cpp 'if (pieces->given[i]) continue;' 'continue;' engine_test
+mutation autograd/ops_shape.cpp ': expand(zeros({}, room' ': expand(ones({}, room' engine_test
 mutation autograd/ops_shape.cpp 'compute::index_add_into(sum, g, 0, ids);' '(void)sum;' engine_test
 mutation autograd/squared.cpp 'survey_.uses(leaf) > 1' 'survey_.uses(leaf) > 100' squared_test
 # Transformers.

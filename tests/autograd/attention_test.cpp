@@ -281,6 +281,42 @@ TEST_CASE("attention needs memory for its results and two numbers a row, forward
   CHECK(matrix > results / 2);  // one matrix of one head would be noticed
 }
 
+TEST_CASE("attention's gradients fill the one of the tensor that q, k and v are pieces of", "[attention]") {
+  const std::int64_t batch = 2, rows = 70, heads = 4, kv_heads = 2, width = 16, all = heads + 2 * kv_heads;
+  const Tensor x = spread({batch, rows, all, width}, -1, 1, 3, f32).set_requires_grad();
+  const Tensor seed = spread({batch, heads, rows, width}, -1, 1, 1, f32);
+  const auto pieces = [&](const Tensor& from) {
+    std::vector<Tensor> out = split(from, {heads, kv_heads, kv_heads}, 2);
+    for (Tensor& piece : out) piece = transpose(piece, 1, 2);
+    return out;
+  };
+  std::vector<Tensor> apart = pieces(x.detach());
+  for (Tensor& piece : apart) piece = piece.clone().set_requires_grad();
+  const auto expected = grad(attention(apart[0], apart[1], apart[2], {.causal = true}), apart, {.seed = seed});
+  const auto joined = [&](std::vector<Tensor> parts) {
+    for (Tensor& part : parts) part = transpose(part, 1, 2);
+    return cat(parts, 2);
+  };
+
+  const auto in = pieces(x);
+  const Tensor out = attention(in[0], in[1], in[2], {.causal = true});
+  const auto before = memory_stats().live_bytes;
+  reset_peak_memory();
+  out.backward(seed, true);
+  CHECK(memory_stats().peak_bytes - before < x.bytes() + x.bytes() / 2);  // not of the pieces as well
+  CHECK(test::same_bits(x.grad(), joined(expected)));
+
+  // Pieces that something else reads too, one that nobody asks for, and none at all beside others.
+  const Tensor twice = grad(sum(out * seed) + sum(in[1]), {x}, {.retain_graph = true})[0];
+  CHECK(error(twice, joined({expected[0], expected[1] + 1, expected[2]})) < 1e-5);
+  const Tensor apart_k = attention(in[0], apart[1].detach(), in[2], {.causal = true});
+  const Tensor no_k = grad(apart_k, {x}, {.seed = seed, .retain_graph = true})[0];
+  CHECK(error(no_k, joined({expected[0], zeros(expected[1].shape(), f32), expected[2]})) < 1e-5);
+  const auto of_two = grad(attention(in[0], in[1], in[2], {.causal = true}), {in[0], x}, {.seed = seed});
+  CHECK(test::same_bits(of_two[0].clone(), expected[0].clone()));
+  CHECK(test::same_bits(of_two[1], joined(expected)));
+}
+
 TEST_CASE("attention: what is wrong is named", "[attention]") {
   const Tensor q = zeros({2, 4, 3, 8}), k = zeros({2, 2, 5, 8});
   says([&] { attention(q, zeros({2, 2, 5, 6}), k); }, "[attention] q (2, 4, 3, 8), k (2, 2, 5, 6), v (2, 2, 5, 8): ");

@@ -62,11 +62,13 @@ template <class T> void layer_norm_rows(const Rows& job) {
     const T variance =
         reduce_tree<Sum, T>(0, job.n, [=](std::int64_t i) { return (x[i] - mean) * (x[i] - mean); }) * over_n;
     const T rstd = T(1) / math::sqrt(variance + eps);
-    for (std::int64_t i = 0; i < job.n; ++i) y[i] = (x[i] - mean) * rstd;
-    if (weight)
-      for (std::int64_t i = 0; i < job.n; ++i) y[i] = y[i] * weight[i];
-    if (bias)
-      for (std::int64_t i = 0; i < job.n; ++i) y[i] = y[i] + bias[i];
+    if (weight && bias) {
+      for (std::int64_t i = 0; i < job.n; ++i) y[i] = (x[i] - mean) * rstd * weight[i] + bias[i];
+    } else {
+      for (std::int64_t i = 0; i < job.n; ++i) y[i] = (x[i] - mean) * rstd;
+      for (std::int64_t i = 0; weight && i < job.n; ++i) y[i] = y[i] * weight[i];
+      for (std::int64_t i = 0; bias && i < job.n; ++i) y[i] = y[i] + bias[i];
+    }
     if (mean_out) {
       mean_out[row] = mean;
       rstd_out[row] = rstd;
@@ -135,10 +137,15 @@ template <class T, bool centred> inline void norm_grad_row(std::int64_t n, const
                                                            bool add, T* __restrict gw, T* __restrict dw,
                                                            T* __restrict db) {
   const auto normalized = [=](std::int64_t i) { return centred ? (x[i] - mean) * rstd : x[i] * rstd; };
-  if (dw)
-    for (std::int64_t i = 0; i < n; ++i) dw[i] = dw[i] + g[i] * normalized(i);
-  if (db)
-    for (std::int64_t i = 0; i < n; ++i) db[i] = db[i] + g[i];
+  if (dw && db) {
+    for (std::int64_t i = 0; i < n; ++i) {
+      dw[i] = dw[i] + g[i] * normalized(i);
+      db[i] = db[i] + g[i];
+    }
+  } else {
+    for (std::int64_t i = 0; dw && i < n; ++i) dw[i] = dw[i] + g[i] * normalized(i);
+    for (std::int64_t i = 0; db && i < n; ++i) db[i] = db[i] + g[i];
+  }
   if (!dx) return;
   const T over_n = T(1) / static_cast<T>(n);
   for (std::int64_t i = 0; i < n; ++i) gw[i] = weight ? g[i] * weight[i] : g[i];

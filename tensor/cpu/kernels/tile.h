@@ -104,10 +104,10 @@ inline void outer_tile(const float* a, std::int64_t ra, std::int64_t pa, const f
   });
 }
 
-/// f(Index<rows>), rows from 1 to kMaxRows.
-template <int R = 1, class F> inline void with_rows(std::int64_t rows, const F& f) {
+/// f(Index<rows>), rows from 1 to kMaxRows: most often it is kMaxRows.
+template <int R = kMaxRows, class F> inline void with_rows(std::int64_t rows, const F& f) {
   if (rows == R) f(Index<R>{});
-  else if constexpr (R < kMaxRows) with_rows<R + 1>(rows, f);
+  else if constexpr (R > 1) with_rows<R - 1>(rows, f);
 }
 
 }  // namespace

@@ -36,6 +36,40 @@ template <class Body> void for_allowed(const UpdateMask& mask, std::int64_t begi
   }
 }
 
+/// The chunks of all jobs, numbered through: threads share them out at once, however small each job is.
+template <class Job> class Chunks {
+ public:
+  Chunks(const Job* jobs, std::int64_t count)
+      : jobs_(jobs), count_(count), first_(new std::int64_t[static_cast<std::size_t>(count + 1)]) {
+    first_[0] = 0;
+    for (std::int64_t i = 0; i < count; ++i) first_[i + 1] = first_[i] + (jobs[i].count + kChunk - 1) / kChunk;
+  }
+  Chunks(const Chunks&) = delete;
+  Chunks& operator=(const Chunks&) = delete;
+  ~Chunks() { delete[] first_; }
+  std::int64_t size() const { return first_[count_]; }
+  /// The number of a job's first chunk.
+  std::int64_t first(std::int64_t job) const { return first_[job]; }
+  /// body(job, begin, end, number) for every chunk.
+  template <class Body> void for_each(const Body& body) const {
+    parallel_for(size(), [&](std::int64_t number) {
+      std::int64_t low = 0, high = count_ - 1;  // the last job that starts at or before that chunk
+      while (low < high) {
+        const std::int64_t middle = (low + high + 1) / 2;
+        if (first_[middle] <= number) low = middle;
+        else high = middle - 1;
+      }
+      const std::int64_t begin = (number - first_[low]) * kChunk, rest = jobs_[low].count - begin;
+      body(jobs_[low], begin, begin + (rest < kChunk ? rest : kChunk), number);
+    });
+  }
+
+ private:
+  const Job* jobs_;
+  std::int64_t count_;
+  std::int64_t* first_;
+};
+
 enum class Penalty { none, uniform, weighted };
 
 template <class T> struct Pointers {
@@ -86,23 +120,21 @@ void update_range(const Update& job, const Pointers<T>& at, std::int64_t begin, 
               [&](std::int64_t from, std::int64_t to) { dense<Rule, T, penalty>(at, from, to, job.options); });
 }
 
-template <class Rule, class T> void update_typed(const Update& job) {
+template <class Rule, class T> void update_chunk(const Update& job, std::int64_t begin, std::int64_t end) {
   const Pointers<T> at{static_cast<T*>(job.parameter),      static_cast<T*>(job.state[0]),
                        static_cast<T*>(job.state[1]),       static_cast<T*>(job.state[2]),
                        static_cast<const T*>(job.gradient), static_cast<const T*>(job.importance),
                        static_cast<const T*>(job.anchor),   static_cast<T>(job.grad_scale ? *job.grad_scale : 1)};
-  in_chunks(job.count, kChunk, [&](std::int64_t begin, std::int64_t end) {
-    if (!at.anchor) update_range<Rule, T, Penalty::none>(job, at, begin, end);
-    else if (!at.importance) update_range<Rule, T, Penalty::uniform>(job, at, begin, end);
-    else update_range<Rule, T, Penalty::weighted>(job, at, begin, end);
-  });
+  if (!at.anchor) update_range<Rule, T, Penalty::none>(job, at, begin, end);
+  else if (!at.importance) update_range<Rule, T, Penalty::uniform>(job, at, begin, end);
+  else update_range<Rule, T, Penalty::weighted>(job, at, begin, end);
 }
 
 template <class Rule> void update_kernel(const Update* jobs, std::int64_t count) {
-  for (const Update* job = jobs; job != jobs + count; ++job) {
-    if (job->dtype == DType::f32) update_typed<Rule, float>(*job);
-    else update_typed<Rule, double>(*job);
-  }
+  Chunks(jobs, count).for_each([](const Update& job, std::int64_t begin, std::int64_t end, std::int64_t) {
+    if (job.dtype == DType::f32) update_chunk<Rule, float>(job, begin, end);
+    else update_chunk<Rule, double>(job, begin, end);
+  });
 }
 
 /// Adds the squares of elements [from, to) to lanes, element i to lane i % 16: the order depends on the elements alone,
@@ -119,25 +151,28 @@ template <class T> void add_squares(const T* __restrict x, std::int64_t from, st
   for (int l = 0; l < kLanes; ++l) lanes[l] = lane[l];
 }
 
-/// Chunks are summed side by side and joined in their order.
-template <class T> double squares_of(const Squares& job) {
-  const std::int64_t chunks = (job.count + kChunk - 1) / kChunk;
-  const T* x = static_cast<const T*>(job.values);
-  double* partial = new double[static_cast<std::size_t>(chunks)];
-  in_chunks(job.count, kChunk, [&](std::int64_t begin, std::int64_t end) {
-    double lanes[kLanes] = {};
-    for_allowed(job.mask, begin, end, [&](std::int64_t from, std::int64_t to) { add_squares(x, from, to, lanes); });
-    partial[begin / kChunk] = join_lanes<Sum>(lanes);
+template <class T> double squares_of(const Squares& job, std::int64_t begin, std::int64_t end) {
+  double lanes[kLanes] = {};
+  for_allowed(job.mask, begin, end, [&](std::int64_t from, std::int64_t to) {
+    add_squares(static_cast<const T*>(job.values), from, to, lanes);
   });
-  const double total = reduce_tree<Sum, double>(0, chunks, [=](std::int64_t i) { return partial[i]; });
-  delete[] partial;
-  return total;
+  return join_lanes<Sum>(lanes);
 }
 
+/// Chunks are summed side by side, those of a job joined in their order, and then the jobs in theirs.
 void sum_of_squares(const Squares* jobs, std::int64_t count, double* out) {
+  const Chunks chunks(jobs, count);
+  double* partial = new double[static_cast<std::size_t>(chunks.size())];
+  chunks.for_each([=](const Squares& job, std::int64_t begin, std::int64_t end, std::int64_t number) {
+    partial[number] =
+        job.dtype == DType::f32 ? squares_of<float>(job, begin, end) : squares_of<double>(job, begin, end);
+  });
   *out = 0;
-  for (const Squares* job = jobs; job != jobs + count; ++job)
-    if (job->count) *out += job->dtype == DType::f32 ? squares_of<float>(*job) : squares_of<double>(*job);
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int64_t first = chunks.first(i), size = chunks.first(i + 1) - first;
+    if (size > 0) *out += reduce_tree<Sum, double>(0, size, [=](std::int64_t j) { return partial[first + j]; });
+  }
+  delete[] partial;
 }
 
 }  // namespace
