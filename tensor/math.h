@@ -32,6 +32,12 @@ STET_HD float with_sign_of(float magnitude, float x) {
 template <class T> STET_HD T at_least(T low, T x) { return x < low ? low : x; }
 template <class T> STET_HD T at_most(T high, T x) { return x > high ? high : x; }
 
+// |x|, at most `bound`, by their bits: one instruction. NaN becomes `bound`.
+STET_HD float bounded_magnitude(float x, float bound) {
+  const uint32_t bits = bits_of(x) & 0x7fffffffu;
+  return float_of(bits < bits_of(bound) ? bits : bits_of(bound));
+}
+
 constexpr float infinity = __builtin_inff();
 constexpr float quiet_nan = __builtin_nanf("");
 
@@ -71,6 +77,17 @@ STET_HD float exp_minus_one_reduced(float high, float low) {
   return high + (low + high * high * p);
 }
 
+// 2^f for |f| <= 1/2, and its polynomial to 2e-8.
+STET_HD float exp2_reduced(float f) {
+  float p = 0.00015353362f;
+  p = p * f + 0.0013398875f;
+  p = p * f + 0.009618437f;
+  p = p * f + 0.055503324f;
+  p = p * f + 0.24022648f;
+  p = p * f + 0.6931472f;
+  return p * f + 1.0f;
+}
+
 // exp(x) = value * scale * rest, with value in [0.7, 1.5]. Two factors, because the result may be denormal
 // while neither factor is; callers that multiply by something large do so before `rest`.
 struct ExpParts {
@@ -79,14 +96,14 @@ struct ExpParts {
   float rest;
 };
 
-STET_HD ExpParts exp_parts(float high, float low, int32_t n) {
+STET_HD ExpParts exp_parts(float value, int32_t n) {
   const int32_t half = n >> 1;
-  return {1.0f + exp_minus_one_reduced(high, low), power_of_two(half), power_of_two(n - half)};
+  return {value, power_of_two(half), power_of_two(n - half)};
 }
 
 STET_HD ExpParts exp_parts(float x) {
   const ExpReduction r = reduce_exp(x);
-  return exp_parts(r.high, r.low, r.n);
+  return exp_parts(1.0f + exp_minus_one_reduced(r.high, r.low), r.n);
 }
 
 STET_HD float exp(float x) {
@@ -121,17 +138,15 @@ STET_HD float sigmoid(float x) {
 }
 
 // x * e / (1 + e) for x < 0 and x / (1 + e) otherwise, where e = exp(-|argument|): the tail of silu and
-// tanh-gelu. The small factor comes last, so that a result that is normal never passes through a denormal.
+// tanh-gelu. The small factor comes last, so that a result that is normal never passes through a denormal. Both are
+// chosen before the division, of which compilers would make two otherwise.
 STET_HD float times_logistic(float x, ExpParts e) {
-  const float numerator = x < 0.0f ? x * (e.value * e.scale) : x;
-  const float quotient = numerator / (1.0f + e.value * e.scale * e.rest);
-  return x < 0.0f ? quotient * e.rest : quotient;
+  const float large = e.value * e.scale;
+  const float before = x < 0.0f ? large : 1.0f, after = x < 0.0f ? e.rest : 1.0f;
+  return x * before / (1.0f + large * e.rest) * after;
 }
 
-STET_HD float silu(float x) {
-  const float clamped = at_least(-120.0f, x);
-  return times_logistic(clamped, exp_parts(-at_most(120.0f, magnitude(x))));
-}
+STET_HD float silu(float x) { return times_logistic(at_least(-120.0f, x), exp_parts(-bounded_magnitude(x, 120.0f))); }
 
 STET_HD float tanh(float x) {
   const float z = at_most(10.0f, magnitude(x));
@@ -334,21 +349,20 @@ STET_HD float erfc(float x) {
 
 STET_HD float gelu_erf(float x) {
   const double clamped = at_least(-15.0f, x);
-  const double w = at_most(15.0f, magnitude(x));
+  const double w = bounded_magnitude(x, 15.0f);
   const double half_tail = 0.5 * erfc_double(w * 0.70710678118654752, 0.5 * w * w);
   return static_cast<float>(clamped * (x < 0.0f ? half_tail : 1.0 - half_tail));
 }
 
-// exp's argument reaches 100 in the tail: it is formed and reduced in double, the rest is float.
+// The exponent of 2 reaches 200 in the tail: it is formed and reduced in double, the rest is float.
 STET_HD float gelu_tanh(float x) {
   constexpr double shifter = 0x1.8p52;
   constexpr double log2_e = 1.4426950408889634;
-  const double z = at_most(12.0f, magnitude(x));
+  const double z = bounded_magnitude(x, 12.0f);
   const double t = z * (-2.0 * 0.7978845608028654 * log2_e + z * z * (-2.0 * 0.7978845608028654 * 0.044715 * log2_e));
   const double n = (t + shifter) - shifter;
-  const float r = static_cast<float>((t - n) * 0.6931471805599453);
-  const float scale_exponent = static_cast<float>(n) + 12582912.0f;
-  const ExpParts e = exp_parts(r, 0.0f, static_cast<int32_t>(bits_of(scale_exponent) - 0x4b400000u));
+  const float power = exp2_reduced(static_cast<float>(t - n)), exponent = static_cast<float>(n) + 12582912.0f;
+  const ExpParts e = exp_parts(power, static_cast<int32_t>(bits_of(exponent) - 0x4b400000u));
   return times_logistic(at_least(-12.0f, x), e);
 }
 

@@ -262,7 +262,7 @@ TEST_CASE("float functions give the pinned bits", "[math]") {
       const float y = f.value(std::bit_cast<float>(static_cast<uint32_t>(bits)));
       hash = (hash ^ (std::isnan(y) ? 0x7fc00000u : std::bit_cast<uint32_t>(y))) * 0x100000001b3u;
     }
-  CHECK(hash == 0x1f1685cc176e9152u);
+  CHECK(hash == 0xe0f69a2faaf59661u);
 }
 
 TEST_CASE("pow agrees with C's for all pairs of special values", "[math]") {

@@ -212,18 +212,12 @@ inline double probability(double x) {
   const double e = math::detail::exp_bounded(math::detail::at_least(-708.0, x));
   return x < -708 ? 0.0 : e;
 }
-/// 2^x: the polynomial is 2^f to 2e-9 for |f| <= 1/2, f = x - n; adding 1.5 * 2^23 leaves n in the low bits.
+/// 2^x: adding 1.5 * 2^23 leaves the whole part in the low bits.
 inline float probability(float x) {
   constexpr float least = -125, shifter = 12582912.0f;
-  const float high = math::detail::at_least(least, x), shifted = high + shifter, f = high - (shifted - shifter);
-  float p = 0.00015353362f;
-  p = p * f + 0.0013398875f;
-  p = p * f + 0.009618437f;
-  p = p * f + 0.055503324f;
-  p = p * f + 0.24022648f;
-  p = p * f + 0.6931472f;
-  p = p * f + 1;
-  const float e = p * math::detail::float_of((math::detail::bits_of(shifted) << 23) + 0x3f800000u);
+  const float high = math::detail::at_least(least, x), shifted = high + shifter;
+  const float scale = math::detail::float_of((math::detail::bits_of(shifted) << 23) + 0x3f800000u);
+  const float e = math::detail::exp2_reduced(high - (shifted - shifter)) * scale;
   return x < least ? 0.0f : e;
 }
 
