@@ -2,6 +2,7 @@
 #include <stet/continual/learner.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <utility>
 
@@ -17,6 +18,14 @@ int test_reads(const Scenario& scenario) {
   int reads = 0;
   for (const Task& task : scenario.tasks) reads += task.test.reads();
   return reads;
+}
+
+/// What the last update of a task has done shows in no loss.
+void check_parameters(const nn::Module& model, const std::string& task) {
+  for (const nn::Parameter* p : model.parameters())
+    if (p->value().numel() > 0 && !std::isfinite(max(abs(p->value().detach())).item()))
+      fail<Diverged>("run", "task '", task, "', after its last step: parameter '", p->path(),
+                     "' is not finite: training has diverged: most often the learning rate is too high");
 }
 
 }  // namespace
@@ -76,6 +85,8 @@ double Learner::train_stage(Context& context, const std::vector<int>& tasks) {
           {context.task, static_cast<int>(context.scenario.tasks.size()), standing_.steps, steps, loss});
   }
   between_steps_ = false;
+  const std::string& task = context.scenario.tasks[static_cast<std::size_t>(context.task)].name;
+  if (options.stop_when_diverged) check_parameters(model_, task);
   return standing_.loss / static_cast<double>(std::max<std::int64_t>(standing_.steps, 1));
 }
 

@@ -25,7 +25,7 @@ struct LearnerOptions {
   std::uint64_t seed = 0;                                 ///< order of the examples
   bool keep_optimizer = true;                             ///< false: optimizer state starts fresh with every task
   std::function<void(const Progress&)> on_progress = {};  ///< after every step; Learner::state() may be asked here
-  bool stop_when_diverged = true;  ///< false: a loss that is not finite is no error and goes into the result
+  bool stop_when_diverged = true;  ///< false: what is not finite is no error, and losses go into the result as they are
 };
 
 struct Result {
@@ -57,7 +57,8 @@ class Learner {
   /// Learns all tasks in order and fills the accuracy matrix: reads every test split before the first task
   /// and after each task. A learner runs once, since its strategies remember what they saw. The first step whose loss
   /// is NaN or infinite throws Diverged, which names task and step, before on_progress hears of it: what was saved
-  /// there stays. With options.stop_when_diverged off the run goes on.
+  /// there stays. So does a task after whose last step a parameter is not finite. With options.stop_when_diverged off
+  /// the run goes on.
   Result run(const Scenario& scenario);
   /// Outputs for x, without a task: all outputs compete.
   Tensor predict(const Tensor& x);

@@ -99,7 +99,8 @@ mutation continual/learner.cpp 'standing_.position, loader.state()' '0, loader.s
 mutation continual/learner.cpp 'if (midway) put(' 'if (midway && tasks < 0) put(' resume_test
 mutation continual/resume.cpp 'default_generator().set_state(' 'Generator().set_state(' resume_test
 mutation continual/resume.cpp 'for (const auto& put_back : undo) put_back();' '' resume_test
-mutation continual/learner.cpp 'if (options.stop_when_diverged)' 'if (options.stop_when_diverged && steps < 0)' learner_test
+mutation continual/learner.cpp 'if (options.stop_when_diverged) check_parameters' 'if (false) check_parameters' learner_test
+mutation continual/learner.cpp 'check_loss(loss, "run"' 'if (steps < 0) check_loss(loss, "run"' learner_test
 # Readers and writers.
 mutation nn/safetensors.cpp 'flock(file.fd(), LOCK_EX | LOCK_NB) == 0' 'true' safetensors_test
 mutation data/loader.cpp 'order_ = indices_;' 'order_ = indices_; if (epoch_ > 0) std::swap(order_.front(), order_.back());' loader_test

@@ -183,7 +183,15 @@ TEST_CASE("A loss that is not finite ends the run at its step, or goes into the 
   CHECK_FALSE(std::isfinite(learn(scenario, 1e30, false, reported).losses[0]));
   CHECK(reported == 6);
 
+  // The last update of all shows in no loss.
+  manual_seed(1);
+  Pupil pupil(30, 8, 6, 1e39);
+  Learner learner(pupil.model, pupil.optimizer);
+  learner.options.batch_size = 10'000;
   const Pool train = test::clouds(6, 40, 30, 1), test = test::clouds(6, 20, 30, 2);
+  CHECK_THROWS_WITH(learner.run(split_classes(train, test, Setting::class_incremental, 6)),
+                    Contains("after its last step: parameter 'fc1.weight' is not finite"));
+
   const Pool spoilt{train.x + std::numeric_limits<double>::quiet_NaN(), train.y};
   reported = 0;
   CHECK_THROWS_AS(learn(split_classes(spoilt, test, Setting::class_incremental, 2), 1e-3, true, reported), Diverged);
