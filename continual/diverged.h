@@ -1,4 +1,4 @@
-// A loss that is no number: training has failed, and going on would only cost time.
+// What is no number any more: training has failed, and going on would only cost time.
 #pragma once
 
 #include <cmath>
@@ -7,8 +7,8 @@
 
 namespace stet::continual {
 
-/// The loss of a step is NaN or infinite, and so are the model's parameters, or soon will be. A sweep whose settings
-/// may diverge catches this and goes on with the next one.
+/// The loss of a step is NaN or infinite, and so are the model's parameters, or soon will be; or a task has left them
+/// so. A sweep whose settings may diverge catches this and goes on with the next one.
 class Diverged : public Error {
  public:
   using Error::Error;

@@ -90,10 +90,10 @@ template <class Body> inline void for_blocks(const Attention& job, Block at, std
 
 /// body(i, n) for [0, count) in even pieces of at most kGroup.
 template <class Body> inline void in_groups(std::int64_t count, const Body& body) {
-  const std::int64_t groups = (count + kGroup - 1) / kGroup;
-  for (std::int64_t g = 0; g < groups; ++g) {
-    const std::int64_t i = count * g / groups;
-    body(i, count * (g + 1) / groups - i);
+  const std::int64_t groups = (count + kGroup - 1) / kGroup, few = count / groups, more = count % groups;
+  for (std::int64_t g = 0, i = 0, n; g < groups; ++g, i += n) {
+    n = few + (g < more ? 1 : 0);
+    body(i, n);
   }
 }
 /// body(i, n, seen) for the rows of a block, n at once, of which the last sees that many keys.
