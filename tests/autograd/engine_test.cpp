@@ -128,6 +128,24 @@ TEST_CASE("pieces of a split write their gradients side by side", "[engine]") {
   loss.backward();
   CHECK(memory_stats().peak_bytes - before < 5 * x.bytes() / 2);
 
+  // Gradients that lie in one memory, but in another order, or between others.
+  for (const bool swapped : {false, true}) {
+    const auto halves = split(x, 300, 1), factors = split(weights, 300, 1);
+    const Tensor both = cat({halves[swapped], x.detach(), halves[!swapped]}, 1);
+    const Tensor g = grad(sum(both * cat({factors[swapped], x.detach(), factors[!swapped]}, 1)), {x})[0];
+    CHECK(test::same_bits(g, weights));
+    const auto rows_of = split(x, 20), factors_of = split(weights, 20);
+    const Tensor tall = cat({x.detach(), rows_of[swapped], rows_of[!swapped]});
+    const Tensor down = grad(sum(tall * cat({x.detach(), factors_of[swapped], factors_of[!swapped]})), {x})[0];
+    CHECK(test::same_bits(down.clone(), weights));
+  }
+
+  // A pass that ends at a piece, before one that has nothing from it.
+  const auto parts = split(x, sizes, 1);
+  const Tensor left = sum(parts[0]), right = sum(parts[2] * split(weights, sizes, 1)[2]);
+  CHECK(test::same_bits(grad(left, {parts[0]}, {.retain_graph = true})[0].clone(), ones({rows, 100}, f32)));
+  CHECK(test::same_bits(grad(right, {x})[0], expected({2})));
+
   // Beside other ways to the same tensor, and with a graph of the gradients.
   const Tensor z = x * x;
   const Tensor first = grad(loss_of(z, {2, 0}) + sum(z) + loss_of(z * z, {0, 3}), {x}, {.create_graph = true})[0];
