@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <memory>
 #include <numeric>
+#include <utility>
 
 #include <stet/autograd/node.h>
 #include <stet/autograd/ops.h>
@@ -73,57 +74,68 @@ Tensor place(const Tensor& x, const Shape& shape, const Range& r) {
   return record(std::move(out), {&x}, [&] { return PlaceDerivative{r}; });
 }
 
-/// The pieces of a split and, during a pass, the gradients that they have delivered.
+/// The pieces of a split and, during a pass, their gradients, which the split takes when it has its turn.
 struct Pieces {
   std::vector<Range> ranges;
   std::vector<Tensor> gradients;
+  Tensor room;  ///< for those that are not in place
   std::uint32_t pass = 0;
 };
 
-/// Keeps its gradient for the split, which sees all of them: no zeros, no sums.
+bool same_memory(const Tensor& a, const Tensor& b) { return a.impl().storage.get() == b.impl().storage.get(); }
+
+/// Whether g lies where a piece of the whole would, in a memory of just that size.
+bool in_place(const Tensor& g, const Range& range, const Shape& whole) {
+  const Strides strides = row_major(whole);
+  for (int d = 0; d < whole.size(); ++d)
+    if (g.shape()[d] > 1 && g.strides()[d] != strides[d]) return false;
+  return g.impl().offset == range.begin * strides[range.axis] &&
+         g.impl().storage->bytes() == count_bytes("split", whole, size_of(g.dtype()));
+}
+
+/// A gradient that came into being beside those of the other pieces, as attention's do, is left where it lies; any
+/// other is written into a room that the pieces share. Without sums, and without zeros but for pieces that nobody used.
 struct PieceDerivative {
   static constexpr std::string_view name = "piece";
   std::shared_ptr<Pieces> pieces;
   std::size_t mine;
   void operator()(Backward& pass) const {
-    if (grad_enabled()) return pass.give(0, place(pass.grad(), pass.shape(0), pieces->ranges[mine]));
+    const Range& range = pieces->ranges[mine];
+    if (grad_enabled()) return pass.give(0, place(pass.grad(), pass.shape(0), range));
+    if (!pass.needs(0)) return;
     if (pieces->pass != pass.number()) {
       pieces->pass = pass.number();
       pieces->gradients.assign(pieces->ranges.size(), Tensor());
+      pieces->room = Tensor();
       pass.give(0, expand(empty({}, pass.grad().options()), pass.shape(0)));  // stands for the sum
     }
-    pieces->gradients[mine] = pass.grad();
+    Tensor& kept = pieces->gradients[mine];
+    kept = pass.grad();
+    if (in_place(kept, range, pass.shape(0))) return;
+    if (!pieces->room.defined()) pieces->room = empty(pass.shape(0), kept.options());
+    kept = slice_view(pieces->room, range);
+    compute::copy_into(kept, pass.grad());
   }
 };
 
-/// The tensor whose pieces in one memory these are, each at its place; undefined where they are not.
-Tensor joined(const std::vector<Tensor>& parts, const std::vector<Range>& ranges, const Shape& shape) {
-  const Strides strides = row_major(shape);
-  const auto base = [&](std::size_t i) { return parts[i].impl().offset - ranges[i].begin * strides[ranges[i].axis]; };
-  for (std::size_t i = 0; i < parts.size(); ++i) {
-    if (!parts[i].defined() || parts[i].impl().storage.get() != parts[0].impl().storage.get() || base(i) != base(0))
-      return {};
-    for (int d = 0; d < shape.size(); ++d)
-      if (parts[i].shape()[d] > 1 && parts[i].strides()[d] != strides[d]) return {};
-  }
-  return make_view(parts[0], shape, strides, base(0));
-}
-
-/// Lies between a tensor and its pieces. Gradients that came into being side by side, as attention's do, are taken as
-/// they lie; others are written there, and zeros for pieces that nobody used.
+/// Lies between a tensor and its pieces. Where all their gradients share a memory, that is the whole's.
 struct SplitDerivative {
   static constexpr std::string_view name = "split";
   std::shared_ptr<Pieces> pieces;
   void operator()(Backward& pass) const {
     if (grad_enabled()) return pass.give(0, pass.grad());
     const std::vector<Tensor> parts = std::move(pieces->gradients);
-    if (Tensor whole = joined(parts, pieces->ranges, pass.shape(0)); whole.defined()) return pass.give(0, whole);
-    const Tensor whole = empty(pass.shape(0), pass.grad().options());
+    Tensor room = std::exchange(pieces->room, Tensor());
+    const auto beside_first = [&](const Tensor& g) { return g.defined() && same_memory(g, parts[0]); };
+    if (!room.defined() && std::all_of(parts.begin(), parts.end(), beside_first))
+      return pass.give(0, make_view(parts[0], pass.shape(0), row_major(pass.shape(0)), 0));
+    if (!room.defined()) room = empty(pass.shape(0), pass.grad().options());
     for (std::size_t i = 0; i < parts.size(); ++i) {
-      const Tensor room = slice_view(whole, pieces->ranges[i]);
-      compute::copy_into(room, parts[i].defined() ? parts[i] : expand(zeros({}, room.options()), room.shape()));
+      const Tensor own = slice_view(room, pieces->ranges[i]);
+      if (!parts[i].defined()) compute::copy_into(own, expand(zeros({}, own.options()), own.shape()));
+      else if (!same_memory(parts[i], own)) compute::copy_into(own, parts[i]);
     }
-    pass.give(0, whole);
+    pass.give(0, room);
   }
 };
 

@@ -57,6 +57,7 @@ double Learner::train_stage(Context& context, const std::vector<int>& tasks) {
                       Generator(options.seed).fork("order").fork(static_cast<std::uint64_t>(context.task)));
   loader.restore({static_cast<std::uint64_t>(standing_.epoch), standing_.position, loader.state().generator});
   const std::int64_t steps = loader.batches() * options.epochs;
+  const std::string& task = context.scenario.tasks[static_cast<std::size_t>(context.task)].name;
   while (static_cast<int>(loader.epoch()) < options.epochs) {
     const auto positions = loader.next();
     if (!positions) continue;  // the next epoch begins
@@ -70,9 +71,10 @@ double Learner::train_stage(Context& context, const std::vector<int>& tasks) {
     }
     between_steps_ = false;
     const double loss = step(context, std::move(batch));
-    if (options.stop_when_diverged)
-      check_loss(loss, "run", "task '", context.scenario.tasks[static_cast<std::size_t>(context.task)].name, "', step ",
-                 standing_.steps + 1, " of ", steps);
+    if (options.stop_when_diverged) {
+      check_loss(loss, "run", "task '", task, "', step ", standing_.steps + 1, " of ", steps);
+      if (standing_.steps + 1 == steps) check_parameters(model_, task);
+    }
     ++result_.steps;
     result_.test_reads = test_reads(context.scenario) - reads_before_;
     standing_.epoch = static_cast<std::int64_t>(loader.epoch());
@@ -85,8 +87,6 @@ double Learner::train_stage(Context& context, const std::vector<int>& tasks) {
           {context.task, static_cast<int>(context.scenario.tasks.size()), standing_.steps, steps, loss});
   }
   between_steps_ = false;
-  const std::string& task = context.scenario.tasks[static_cast<std::size_t>(context.task)].name;
-  if (options.stop_when_diverged) check_parameters(model_, task);
   return standing_.loss / static_cast<double>(std::max<std::int64_t>(standing_.steps, 1));
 }
 

@@ -101,7 +101,8 @@ struct Attention {
   double dropout = 0;       ///< share of the probabilities that are set to zero; the others are scaled up
   RandomKey key{};          ///< of the dropout: element ((batch, head), row, key) of one draw
   Operand q, k, v, out;
-  void* log_sum = nullptr;  ///< (batch, heads, rows): log of the sum of exp(scores), -inf for a row without keys
+  void* log_sum = nullptr;  ///< (batch, heads, rows): log of the sum of exp(scores), to a base that the device chooses;
+                            ///< -inf for a row without keys
   Operand g, dq, dk, dv;    ///< for the gradient; dq, or both dk and dv, may be null
   void* delta = nullptr;    ///< (batch, heads, rows): scratch of the gradient
 };

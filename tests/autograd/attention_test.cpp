@@ -27,7 +27,8 @@ struct Case {
 const std::vector<Case> kCases{{"one", 1, 1, 1, 1, 1, 1, 1},          {"small", 2, 2, 2, 5, 5, 4, 4},
                                {"grouped", 2, 4, 2, 7, 9, 8, 6},      {"one kv head", 1, 6, 1, 17, 33, 3, 5},
                                {"tiles", 2, 4, 4, 70, 70, 16, 16},    {"decoding", 3, 4, 2, 1, 67, 16, 16},
-                               {"long keys", 1, 2, 1, 16, 130, 8, 8}, {"more rows than keys", 1, 2, 2, 66, 20, 8, 8}};
+                               {"long keys", 1, 2, 1, 16, 130, 8, 8}, {"more rows than keys", 1, 2, 2, 66, 20, 8, 8},
+                               {"few keys", 1, 1, 1, 16, 9, 8, 8},    {"later rows", 1, 2, 2, 25, 42, 4, 4}};
 
 struct Inputs {
   Tensor q, k, v;
@@ -67,8 +68,15 @@ double error(const Tensor& a, const Tensor& b) {
   return largest > 0 ? difference / largest : difference;
 }
 
+/// NaN where this thread's tiles will stand.
+[[gnu::noinline]] void litter_stack() {
+  volatile std::uint32_t words[64 << 10];
+  for (volatile std::uint32_t& word : words) word = 0xffffffffu;
+}
+
 /// Leaves NaN in the memory that results of these inputs' sizes will get: whoever reads before it writes shows.
 void litter(const Inputs& in) {
+  litter_stack();
   std::vector<Tensor> gone;
   for (int copies = 0; copies < 4; ++copies)
     for (const Tensor* t : {&in.q, &in.k, &in.v})
@@ -279,6 +287,30 @@ TEST_CASE("attention needs memory for its results and two numbers a row, forward
   const std::int64_t results = 4 * seed.bytes(), rows = 2 * 2 * length * 4;
   CHECK(memory_stats().peak_bytes - before <= results + rows + 4096);
   CHECK(matrix > results / 2);  // one matrix of one head would be noticed
+}
+
+TEST_CASE("attention: a large finite bias of a whole row changes nothing, and only -inf hides", "[attention]") {
+  const Case c{"", 1, 1, 1, 20, 20, 8, 8};
+  const auto in = leaves(inputs(c, f32));
+  const Tensor seed = spread({1, 1, c.rows, c.value_width}, 0.5, 1.5, 9, f32);
+  const auto with = [&](double bias) {
+    const Tensor mask = zeros({c.rows, c.keys});
+    slice(mask, 0, 3, 5).copy_(full({2, c.keys}, bias, f32));
+    const Tensor out = attention(in[0], in[1], in[2], {.mask = mask});
+    auto all = grad(out, in, {.seed = seed});
+    all.push_back(out.detach());
+    return all;
+  };
+  // At -1e7 and below the scores of the row are the bias: its probabilities are equal, or nearly so.
+  for (const double bias : {-1e7, -1.37e7, -1.0862e8, -1.0862e9, -7.7e12, -1e30, -3.4028234e38, 1e9, 3.4028234e38}) {
+    INFO(bias);
+    const auto a = with(bias);
+    for (const Tensor& t : a) CHECK(max(abs(t)).item() < 20);
+    if (std::abs(bias) < 1e9) continue;
+    const Tensor mean_of_values = mean(in[2].detach(), {2});
+    CHECK(max(abs(slice(a[3], 2, 3, 5) - unsqueeze(mean_of_values, 2))).item() < 1e-6);
+  }
+  CHECK(max(abs(slice(with(-std::numeric_limits<double>::infinity())[3], 2, 3, 5))).item() == 0);
 }
 
 TEST_CASE("attention's gradients fill the one of the tensor that q, k and v are pieces of", "[attention]") {

@@ -128,23 +128,50 @@ TEST_CASE("pieces of a split write their gradients side by side", "[engine]") {
   loss.backward();
   CHECK(memory_stats().peak_bytes - before < 5 * x.bytes() / 2);
 
-  // Gradients that lie in one memory, but in another order, or between others.
-  for (const bool swapped : {false, true}) {
-    const auto halves = split(x, 300, 1), factors = split(weights, 300, 1);
-    const Tensor both = cat({halves[swapped], x.detach(), halves[!swapped]}, 1);
-    const Tensor g = grad(sum(both * cat({factors[swapped], x.detach(), factors[!swapped]}, 1)), {x})[0];
-    CHECK(test::same_bits(g, weights));
-    const auto rows_of = split(x, 20), factors_of = split(weights, 20);
-    const Tensor tall = cat({x.detach(), rows_of[swapped], rows_of[!swapped]});
-    const Tensor down = grad(sum(tall * cat({x.detach(), factors_of[swapped], factors_of[!swapped]})), {x})[0];
-    CHECK(test::same_bits(down.clone(), weights));
+  // Pieces that come one after the other do not pile up, and a pass that ends at them leaves nothing behind.
+  {
+    const auto many = split(x, 10, 1);
+    Tensor total = scalar(0);
+    for (const Tensor& piece : many) total = total + sum(piece * piece);
+    const std::int64_t live = memory_stats().live_bytes;
+    reset_peak_memory();
+    grad(total, {many[0], many[7]}, {.retain_graph = true});
+    CHECK(memory_stats().live_bytes == live);
+    const Tensor g = grad(total, {x})[0];
+    CHECK(memory_stats().peak_bytes - live < 3 * x.bytes() / 2);
+    CHECK(test::same_bits(g, 2 * x.detach()));
   }
+
+  // Gradients that lie in one memory, but in another order, or between others.
+  for (const bool swapped : {false, true})
+    for (const int axis : {0, 1}) {
+      const std::int64_t half = x.shape()[axis] / 2;
+      const auto halves = split(x, half, axis), factors = split(weights, half, axis);
+      const auto loss_by = [&](std::vector<Tensor> own, std::vector<Tensor> other) {
+        return sum(cat(own, axis) * cat(other, axis));
+      };
+      const Tensor turned = loss_by({halves[swapped], halves[!swapped]}, {factors[swapped], factors[!swapped]});
+      CHECK(test::same_bits(grad(turned, {x}, {.retain_graph = true})[0].clone(), weights));
+      const Tensor v = x.detach(), between = loss_by({v, halves[swapped], v, halves[!swapped]},
+                                                     {v, factors[swapped], v, factors[!swapped]});
+      CHECK(test::same_bits(grad(between, {x})[0].clone(), weights));
+    }
 
   // A pass that ends at a piece, before one that has nothing from it.
   const auto parts = split(x, sizes, 1);
   const Tensor left = sum(parts[0]), right = sum(parts[2] * split(weights, sizes, 1)[2]);
   CHECK(test::same_bits(grad(left, {parts[0]}, {.retain_graph = true})[0].clone(), ones({rows, 100}, f32)));
   CHECK(test::same_bits(grad(right, {x})[0], expected({2})));
+
+  // And one that ends in an error, before one that has nothing from the piece that it reached.
+  for (const bool first : {false, true}) {
+    const auto some = split(x, sizes, 1);
+    const Tensor kept = full({rows, 300}, 2, f32), good = sum(some[0]), bad = sum(some[2] * kept);
+    const Tensor both = first ? good + bad : bad + good;
+    kept.copy_(zeros({rows, 300}, f32));
+    CHECK_THROWS_AS(grad(both, {x}, {.retain_graph = true}), Error);
+    CHECK(test::same_bits(grad(sum(some[2] * split(weights, sizes, 1)[2]), {x})[0], expected({2})));
+  }
 
   // Beside other ways to the same tensor, and with a graph of the gradients.
   const Tensor z = x * x;

@@ -188,9 +188,12 @@ TEST_CASE("A loss that is not finite ends the run at its step, or goes into the 
   Pupil pupil(30, 8, 6, 1e39);
   Learner learner(pupil.model, pupil.optimizer);
   learner.options.batch_size = 10'000;
+  reported = 0;
+  learner.options.on_progress = [&](const Progress&) { ++reported; };
   const Pool train = test::clouds(6, 40, 30, 1), test = test::clouds(6, 20, 30, 2);
   CHECK_THROWS_WITH(learner.run(split_classes(train, test, Setting::class_incremental, 6)),
                     Contains("after its last step: parameter 'fc1.weight' is not finite"));
+  CHECK(reported == 0);
 
   const Pool spoilt{train.x + std::numeric_limits<double>::quiet_NaN(), train.y};
   reported = 0;

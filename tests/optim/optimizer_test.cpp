@@ -259,6 +259,30 @@ TEST_CASE("Schedules") {
   CHECK(distance(before - model.b.value(), full({5}, 0.5 * (1 + 0.5 + 0.25), f64)) < 1e-15);
 }
 
+TEST_CASE("A step reaches every element of many parameters, small, empty and large, and so does the norm") {
+  nn::Module model;
+  std::vector<std::unique_ptr<nn::Parameter>> all;
+  std::vector<Tensor> expected;
+  double squares = 0;
+  for (std::int64_t size : {5, 40000, 0, 16384, 1, 16385, 0, 100}) {
+    const int seed = static_cast<int>(all.size());
+    all.push_back(
+        std::make_unique<nn::Parameter>(&model, "p" + std::to_string(seed), spread({size}, -1, 1, seed, f32)));
+    const Tensor g = spread({size}, -1, 1, seed + 20, f32);
+    all.back()->value().set_grad(g);
+    expected.push_back(all.back()->value().detach() - g * 0.5);
+    squares += sum(square(cast(g, f64))).item();
+  }
+  Sgd optimizer(model.parameters(), {.lr = 0.5});
+  optimizer.clip_norm(1e6);  // measured, not reached
+  optimizer.step();
+  CHECK(optimizer.last_grad_norm() == Approx(std::sqrt(squares)));
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    INFO(i);
+    if (expected[i].numel() > 0) CHECK(distance(all[i]->value(), expected[i]) < 1e-6);
+  }
+}
+
 TEST_CASE("Transforms see all gradients, in order, before clipping") {
   Model model;
   Sgd optimizer(model.parameters(), {.lr = 1});

@@ -75,7 +75,7 @@ void forward(const Attention& job, std::int64_t batch, std::int64_t head, std::i
   if (!job.log_sum) return;
   T* log_sum = static_cast<T*>(job.log_sum) + (batch * job.heads + head) * job.rows + row;
   for (std::int64_t i = 0; i < count; ++i)
-    log_sum[i] = running.top[i] == none ? none : running.top[i] / kUnits<T> + math::log(running.sum[i]);
+    log_sum[i] = running.top[i] == none ? none : running.top[i] + math::log(running.sum[i]) * kUnits<T>;
 }
 
 /// The tiles of the gradient: keys and values turned, probabilities, gradients of the scores.
@@ -127,12 +127,13 @@ template <class T> void gradient(const Attention& job, const Block& at, const Pa
   for (std::int64_t i = 0; i < at.rows; ++i) {
     T* __restrict pi = p + i * kKeys, * __restrict di = ds + i * kKeys;
     const bool empty = log_sum[i] == none;
-    const T shift = empty ? T(0) : log_sum[i] * kUnits<T>, seed = delta[i] * scale;
+    const T shift = empty ? T(0) : log_sum[i], seed = delta[i] * scale;
     const std::int64_t keys = whole(seen_by(job, at, i));
     for_vectors(keys, [=](std::int64_t j) {
       pi[j] = probability(pi[j] - shift);
       di[j] = pi[j] * (di[j] - seed);
     });
+    hide_from(di, seen_by(job, at, i), T(0));
     for_vectors(most(0, at.keys - keys), [=](std::int64_t j) { pi[keys + j] = di[keys + j] = T(0); });
   }
   if (parts.to_q)

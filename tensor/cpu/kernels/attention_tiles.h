@@ -143,7 +143,7 @@ template <class T> struct Turned {
     for (std::int64_t j = 0; j < keys; ++j)
       for (std::int64_t c = 0; c < count; ++c) at[c * kKeys + j] = x[j * stride + from + c] * scale;
   }
-  /// s (rows, kKeys) = scale a x^T, of the keys that are seen.
+  /// s (rows, kKeys) = scale a x^T, of the keys that are seen; what lies behind them is not written.
   void product(const Attention& job, const Block& block, const T* a, std::int64_t lda, T* s) {
     if constexpr (sizeof(T) == sizeof(float))
       if (block.rows <= 4) {
@@ -163,34 +163,44 @@ template <class T> struct Turned {
   }
 };
 
+/// A finite bias stays finite: only -inf hides.
+inline double in_units(double bias) { return bias; }
+inline float in_units(float bias) {
+  constexpr float most = 3.4028235e38f, units = kUnits<float>;
+  const float x = bias * units, bounded = math::detail::at_most(most, math::detail::at_least(-most, x));
+  return math::detail::magnitude(bias) <= most ? bounded : bias;
+}
+
 /// Adds the bias of what row i of a block sees and hides what its masks say.
 template <class T> void apply_given(const Attention& job, const Block& at, std::int64_t i, T* __restrict line) {
   const auto offset = [&](const AttentionMask& mask) {
     return at.batch * mask.stride[0] + at.head * mask.stride[1] + (at.row + i) * mask.stride[2] +
            at.key * mask.stride[3];
   };
+  const std::int64_t keys = seen_by(job, at, i);
   if (job.bias.data) {
     const T* bias = static_cast<const T*>(job.bias.data) + offset(job.bias);
-    for (std::int64_t j = 0; j < at.keys; ++j) line[j] += bias[j * job.bias.stride[3]] * kUnits<T>;
+    for (std::int64_t j = 0; j < keys; ++j) line[j] += in_units(bias[j * job.bias.stride[3]]);
   }
   for (const AttentionMask& mask : job.keep) {
     if (!mask.data) continue;
     const bool* keep = static_cast<const bool*>(mask.data) + offset(mask);
-    for (std::int64_t j = 0; j < at.keys; ++j) line[j] = keep[j * mask.stride[3]] ? line[j] : T(-__builtin_inf());
+    for (std::int64_t j = 0; j < keys; ++j) line[j] = keep[j * mask.stride[3]] ? line[j] : T(-__builtin_inf());
   }
 }
 
-/// Hides the lanes of a vector's worth from `seen` on.
-template <class T> inline void hide_from(T* x, std::int64_t seen) {
+/// Sets what lies in the vectors of a row's first `seen` elements behind these.
+template <class T> inline void hide_from(T* row, std::int64_t seen, T value) {
   using Int = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   typedef T Vector __attribute__((vector_size(kVectorBytes), aligned(alignof(T)), may_alias));
   typedef Int Mask __attribute__((vector_size(kVectorBytes), aligned(alignof(T)), may_alias));
   static constexpr Int shown[2 * kLanes] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
   constexpr int wide = kVectorBytes / sizeof(T);
-  for (int l = 0; l < kLanes; l += wide) {
-    const Mask keep = *reinterpret_cast<const Mask*>(shown + kLanes - seen + l);
-    Vector& v = *reinterpret_cast<Vector*>(x + l);
-    v = keep ? v : Vector{} - T(__builtin_inf());
+  const std::int64_t rest = seen % kLanes;
+  for (int l = 0; rest > 0 && l < kLanes; l += wide) {
+    const Mask keep = *reinterpret_cast<const Mask*>(shown + kLanes - rest + l);
+    Vector& v = *reinterpret_cast<Vector*>(row + seen - rest + l);
+    v = keep ? v : Vector{} + value;
   }
 }
 
@@ -200,8 +210,7 @@ template <class T> void apply_masks(const Attention& job, const Block& at, T* s)
   for (std::int64_t i = 0; i < at.rows; ++i) {
     T* line = s + i * kKeys;
     if (given) apply_given(job, at, i, line);
-    if (const std::int64_t seen = seen_by(job, at, i), rest = seen % kLanes; rest > 0)
-      hide_from(line + seen - rest, rest);
+    hide_from(line, seen_by(job, at, i), hidden);
     if (job.window)
       for (std::int64_t j = least(at.keys, first_seen(job, at.row + i) - at.key) - 1; j >= 0; --j) line[j] = hidden;
   }

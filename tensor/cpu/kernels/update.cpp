@@ -42,7 +42,10 @@ template <class Job> class Chunks {
   Chunks(const Job* jobs, std::int64_t count)
       : jobs_(jobs), count_(count), first_(new std::int64_t[static_cast<std::size_t>(count + 1)]) {
     first_[0] = 0;
-    for (std::int64_t i = 0; i < count; ++i) first_[i + 1] = first_[i] + (jobs[i].count + kChunk - 1) / kChunk;
+    for (std::int64_t i = 0; i < count; ++i) {
+      first_[i + 1] = first_[i] + (jobs[i].count + kChunk - 1) / kChunk;
+      elements_ += jobs[i].count;
+    }
   }
   Chunks(const Chunks&) = delete;
   Chunks& operator=(const Chunks&) = delete;
@@ -50,23 +53,32 @@ template <class Job> class Chunks {
   std::int64_t size() const { return first_[count_]; }
   /// The number of a job's first chunk.
   std::int64_t first(std::int64_t job) const { return first_[job]; }
-  /// body(job, begin, end, number) for every chunk.
+  /// body(job, begin, end, number) for every chunk; together those of a small model are not worth a second thread.
   template <class Body> void for_each(const Body& body) const {
-    parallel_for(size(), [&](std::int64_t number) {
-      std::int64_t low = 0, high = count_ - 1;  // the last job that starts at or before that chunk
-      while (low < high) {
-        const std::int64_t middle = (low + high + 1) / 2;
-        if (first_[middle] <= number) low = middle;
-        else high = middle - 1;
-      }
-      const std::int64_t begin = (number - first_[low]) * kChunk, rest = jobs_[low].count - begin;
-      body(jobs_[low], begin, begin + (rest < kChunk ? rest : kChunk), number);
-    });
+    if (elements_ > kChunk)
+      return parallel_for(size(), [&](std::int64_t number) { run(job_of(number), number, body); });
+    for (std::int64_t job = 0, number = 0; job < count_; ++job)
+      for (; number < first_[job + 1]; ++number) run(job, number, body);
   }
 
  private:
+  /// The last job that starts at or before that chunk.
+  std::int64_t job_of(std::int64_t number) const {
+    std::int64_t low = 0, high = count_ - 1;
+    while (low < high) {
+      const std::int64_t middle = (low + high + 1) / 2;
+      if (first_[middle] <= number) low = middle;
+      else high = middle - 1;
+    }
+    return low;
+  }
+  template <class Body> void run(std::int64_t job, std::int64_t number, const Body& body) const {
+    const std::int64_t begin = (number - first_[job]) * kChunk, rest = jobs_[job].count - begin;
+    body(jobs_[job], begin, begin + (rest < kChunk ? rest : kChunk), number);
+  }
+
   const Job* jobs_;
-  std::int64_t count_;
+  std::int64_t count_, elements_ = 0;
   std::int64_t* first_;
 };
 
