@@ -30,7 +30,7 @@ expect() { grep -qF -- "$1" <<<"$printed" || fail "missing in the output: $1"; }
 
 program=$1
 length=9
-works --data "$folder/train.csv" --epochs 20 --batch 8 --seeds 2 --rate 0.05
+works --data "$folder/train.csv" --epochs 40 --batch 8 --seeds 2 --rate 0.02
 expect '108 training texts, 12 test texts, 12 test texts'
 for method in head top lora full; do
   expect "| $method | "
@@ -50,7 +50,7 @@ expect '18 training texts, 4 test texts'
 
 # What was learned can be kept and used, with an adapter folded in.
 for method in lora head; do
-  works --data "$folder/train.csv" --method "$method" --epochs 20 --batch 8 --seeds 1 --rate 0.05 --save "$folder/kept"
+  works --data "$folder/train.csv" --method "$method" --epochs 40 --batch 8 --seeds 1 --rate 0.02 --save "$folder/kept"
   expect "written: $folder/kept"
   used=$("$program" --model "$folder/kept" --length 9 'red a one b c' 'blue d two a a')
   grep -q '^[01]\.[0-9]*  warm, first  red a one b c$' <<<"$used" || fail "$method: not classified: $used"
