@@ -236,13 +236,6 @@ template <class Body> inline void for_vectors(std::int64_t n, const Body& body) 
     for (int l = 0; l < kLanes; ++l) body(j + l);
 }
 
-/// Lanes joined in pairs: l with l + width, then by half of that.
-template <int width, class Vector, class Op, int... lane>
-inline auto joined(Vector v, const Op& op, std::integer_sequence<int, lane...> all) {
-  constexpr int wide = sizeof...(lane);
-  if constexpr (width == 0) return v[0];
-  else return joined<width / 2>(op(v, __builtin_shufflevector(v, v, ((lane + width) % wide)...)), op, all);
-}
 /// Whole vectors in a register's worth of lanes, which are then joined.
 template <class T, class Op> inline T fold(const T* x, std::int64_t n, const Op& op) {
   typedef T Vector __attribute__((vector_size(kVectorBytes), aligned(alignof(T)), may_alias));
@@ -250,7 +243,7 @@ template <class T, class Op> inline T fold(const T* x, std::int64_t n, const Op&
   const auto at = [x](std::int64_t i) { return *reinterpret_cast<const Vector*>(x + i); };
   Vector all = at(0);
   for (std::int64_t i = wide; i < n; i += wide) all = op(all, at(i));
-  return joined<wide / 2>(all, op, std::make_integer_sequence<int, wide>{});
+  return join_vector<wide / 2>(all, op, std::make_integer_sequence<int, wide>{});
 }
 /// NaN may be passed over: what it gives by exp is NaN at any shift.
 template <class T> inline T largest(const T* x, std::int64_t n) {

@@ -154,12 +154,11 @@ void block(const Gemm& job, const float* a, const float* b, float* c, std::int64
            std::int64_t from, std::int64_t to) {
   const bool dot = job.transpose_b;
   const std::int64_t most = dot ? kDotRows : kMaxRows, groups = (count + most - 1) / most;
-  const std::int64_t few = groups > 1 ? count / groups : count, more = count - few * groups;
   const std::int64_t width = dot ? 16 * kDotCols : 16 * kLanes;
   for (std::int64_t col = from; col < to; col += width) {
     const std::int64_t stop = col + width < to ? col + width : to;
-    for (std::int64_t g = 0, first = row, rows; g < groups; ++g, first += rows) {
-      rows = few + (g < more ? 1 : 0);
+    for (std::int64_t g = 0; g < groups; ++g) {
+      const std::int64_t first = row + count * g / groups, rows = row + count * (g + 1) / groups - first;
       if (!dot) with_rows(rows, [&](auto r) { outer_rows<r.value>(job, a, b, c, first, col, stop); });
       else if (rows == 1) dot_rows<1>(job, a, b, c, first, col, stop);
       else if (rows == 2) dot_rows<2>(job, a, b, c, first, col, stop);

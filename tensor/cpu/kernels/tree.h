@@ -60,15 +60,12 @@ inline constexpr int kVectorBytes = 16;
 
 /// Max::eval on vectors, which are spelt out: compilers leave a choice that keeps NaN in scalars.
 template <class Vector> inline Vector larger(Vector a, Vector b) { return ((a > b) | (a != a)) ? a : b; }
-/// join_lanes<Max> of one vector.
-template <int width, class T, class Vector, int... lane>
-inline T largest_lane(Vector v, std::integer_sequence<int, lane...> all) {
+/// The lanes of one vector joined in pairs: l with l + width, then by half of that.
+template <int width, class Vector, class Op, int... lane>
+inline auto join_vector(Vector v, const Op& op, std::integer_sequence<int, lane...> all) {
+  constexpr int wide = sizeof...(lane);
   if constexpr (width == 0) return v[0];
-  else {
-    constexpr int wide = sizeof...(lane);
-    const Vector other = __builtin_shufflevector(v, v, ((lane + width) % wide)...);
-    return largest_lane<width / 2, T>(larger(v, other), all);
-  }
+  else return join_vector<width / 2>(op(v, __builtin_shufflevector(v, v, ((lane + width) % wide)...)), op, all);
 }
 
 /// reduce_tree<Max> of x[0], ..., x[n - 1], to the bit.
@@ -93,7 +90,8 @@ template <class T> T max_of(const T* x, std::int64_t n) {
   }
   for (int half = count / 2; half > 0; half /= 2)
     for (int c = 0; c < half; ++c) top[c] = larger(top[c], top[c + half]);
-  return largest_lane<wide / 2, T>(top[0], std::make_integer_sequence<int, wide>{});
+  return join_vector<wide / 2>(
+      top[0], [](Vector a, Vector b) { return larger(a, b); }, std::make_integer_sequence<int, wide>{});
 }
 
 }  // namespace stet::cpu::STET_ISA
