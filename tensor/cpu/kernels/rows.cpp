@@ -137,15 +137,10 @@ template <class T, bool centred> inline void norm_grad_row(std::int64_t n, const
                                                            bool add, T* __restrict gw, T* __restrict dw,
                                                            T* __restrict db) {
   const auto normalized = [=](std::int64_t i) { return centred ? (x[i] - mean) * rstd : x[i] * rstd; };
-  if (dw && db) {
-    for (std::int64_t i = 0; i < n; ++i) {
-      dw[i] = dw[i] + g[i] * normalized(i);
-      db[i] = db[i] + g[i];
-    }
-  } else {
-    for (std::int64_t i = 0; dw && i < n; ++i) dw[i] = dw[i] + g[i] * normalized(i);
-    for (std::int64_t i = 0; db && i < n; ++i) db[i] = db[i] + g[i];
-  }
+  if (dw)
+    for (std::int64_t i = 0; i < n; ++i) dw[i] = dw[i] + g[i] * normalized(i);
+  if (db)
+    for (std::int64_t i = 0; i < n; ++i) db[i] = db[i] + g[i];
   if (!dx) return;
   const T over_n = T(1) / static_cast<T>(n);
   for (std::int64_t i = 0; i < n; ++i) gw[i] = weight ? g[i] * weight[i] : g[i];
