@@ -14,8 +14,9 @@ namespace {
 /// Where the held-out part begins: at the first document after `wanted`, at a whole character where that one would
 /// leave less than half of the part, or where there is none.
 std::size_t cut_of(std::string_view text, std::size_t wanted) {
-  const std::size_t blank = text.substr(0, wanted + (text.size() - wanted) / 2).find("\n\n", wanted);
-  if (blank != std::string_view::npos) return blank + 2;
+  const std::string_view near = text.substr(0, wanted + (text.size() - wanted) / 2);
+  const std::size_t blank = near.find("\n\n", wanted), windows = near.find("\n\r\n", wanted);
+  if (blank != windows) return blank < windows ? blank + 2 : windows + 3;  // npos is the largest
   while (wanted < text.size() && (static_cast<unsigned char>(text[wanted]) & 0xc0) == 0x80) ++wanted;
   return wanted;
 }

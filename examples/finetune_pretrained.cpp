@@ -16,6 +16,7 @@
 #include <stet/stet.h>
 
 #include "checks.h"
+#include "model_folder.h"
 
 using namespace stet;
 namespace fs = std::filesystem;
@@ -62,9 +63,7 @@ struct Model {
   std::int64_t blocks = 0, positions = 0, vocabulary = 0;
   std::string stack;  // path of the blocks
 
-  explicit Model(const fs::path& path)
-      : pretrained(fs::is_directory(path) ? nn::load_pretrained(path)
-                                          : nn::Pretrained{.model_type = "llama", .model = nn::load_llama2c(path)}) {
+  explicit Model(const fs::path& path) : pretrained(nn::load_pretrained(path)) {
     if (auto* gpt2 = std::get_if<std::unique_ptr<nn::Gpt2>>(&pretrained.model)) {
       const nn::Gpt2Config& c = (*gpt2)->config();
       take(**gpt2, c.n_layer, c.n_positions, c.vocab_size, "transformer.h.");
@@ -165,28 +164,6 @@ void train(const Arguments& a, const Model& model, const Text& domain, const Tex
   }
 }
 
-/// Whether a file of --out would stay there and be read with what is written: as the base of an adapter that is not its
-/// own, as a tokenizer that is not the model's.
-bool is_foreign(const std::string& name, bool adapter, const fs::path& source) {
-  const bool of_adapter = name.starts_with("adapter_"), of_tokenizer = data::is_tokenizer_file(name);
-  const bool weights = name.ends_with(".safetensors") || name.ends_with(".bin") || name.ends_with(".index.json");
-  const bool of_model =
-      name == "config.json" || name == "generation_config.json" || (weights && !of_adapter && !of_tokenizer);
-  if (adapter) return of_model;
-  if (of_model) return name != "config.json" && name != "model.safetensors";
-  return of_adapter || (of_tokenizer && !fs::exists(source / name));
-}
-
-void check_folder(const Arguments& a, const fs::path& source) {
-  const bool adapter = a.method == "lora" && !a.merge;
-  for (const auto& entry : fs::directory_iterator(a.out)) {
-    const std::string name = entry.path().filename().string();
-    check(!is_foreign(name, adapter, source), "finetune_pretrained", "--out ", a.out, ": found ", name,
-          ", which does not belong to the ", adapter ? "adapter" : "model",
-          " that would be written beside it, expected an empty folder or an earlier result of the same kind");
-  }
-}
-
 void run(const Arguments& a) {
   manual_seed(a.seed);
   const fs::path path = a.model;
@@ -195,11 +172,12 @@ void run(const Arguments& a) {
   continual::make_folder(a.out);
   check(!fs::is_directory(path) || !fs::equivalent(path, a.out), "finetune_pretrained", "--out ", a.out,
         " is the model's own folder: its files would be overwritten");
-  check_folder(a, fs::is_directory(path) ? path : path.parent_path());
+  check_folder("finetune_pretrained", "--out", a.out,
+               a.method == "lora" && !a.merge ? Written::adapter : Written::model, folder_of(path));
   const Model model(path);
   check(a.length <= model.positions, "finetune_pretrained", "--length ", a.length, ": the model has ", model.positions,
         " positions");
-  const auto tokenizer = data::load_tokenizer(fs::is_directory(path) ? path : path.parent_path());
+  const auto tokenizer = data::load_tokenizer(folder_of(path));
   const Text domain = read(a.text, *tokenizer, a, model.vocabulary);
   const Text general = read(a.general, *tokenizer, a, model.vocabulary);
   const std::int64_t own = model.module().count();
@@ -227,7 +205,7 @@ void run(const Arguments& a) {
       model.module().load(merged);
     }
     nn::save_pretrained(model.pretrained, a.out);
-    data::copy_tokenizer(fs::is_directory(path) ? path : path.parent_path(), a.out);
+    data::copy_tokenizer(folder_of(path), a.out);
   }
   std::printf("written: %s\n", fs::absolute(a.out).lexically_normal().c_str());
 }

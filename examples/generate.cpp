@@ -12,6 +12,7 @@
 #include <stet/stet.h>
 
 #include "checks.h"
+#include "model_folder.h"
 
 using namespace stet;
 
@@ -35,22 +36,17 @@ void describe(CLI::App& app, Arguments& a) {
   app.add_option("--seed", a.options.seed, "another text for each")->check(whole_number());
 }
 
-nn::Pretrained load(const std::filesystem::path& path) {
-  check(std::filesystem::exists(path), "generate", path.string(), ": no such file or folder");
-  if (std::filesystem::is_directory(path)) return nn::load_pretrained(path);
-  return {.model_type = "llama", .model = nn::load_llama2c(path), .end_tokens = {1, 2}};
-}
-
 void run(Arguments arguments) {
   const std::filesystem::path path = arguments.model;
-  const nn::Pretrained model = load(path);
+  check(std::filesystem::exists(path), "generate", path.string(), ": no such file or folder");
+  const nn::Pretrained model = nn::load_pretrained(path);
   continual::Adapters adapters(model.module());
   if (!arguments.adapter.empty()) {
     adapters.load("adapter", arguments.adapter);
     const auto kind = adapters.options("adapter");
     if (!std::holds_alternative<continual::BottleneckOptions>(kind)) adapters.merge();  // then it costs nothing
   }
-  const auto tokenizer = data::load_tokenizer(std::filesystem::is_directory(path) ? path : path.parent_path());
+  const auto tokenizer = data::load_tokenizer(folder_of(path));
   std::vector<std::int64_t> tokens = tokenizer->encode(arguments.prompt);
   std::size_t printed = 0;
   const auto print = [&] {  // what the text has more than before: a token may hold part of a character
@@ -59,6 +55,7 @@ void run(Arguments arguments) {
     printed = text.size();
   };
   arguments.options.stop_tokens = model.end_tokens;
+  arguments.options.vocab_size = tokenizer->vocab_size();
   arguments.options.on_token = [&](std::int64_t token) {
     tokens.push_back(token);
     print();

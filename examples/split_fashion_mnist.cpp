@@ -155,11 +155,12 @@ void compare(const Arguments& arguments, const Pool& train, const Pool& test) {
   const auto start = std::chrono::steady_clock::now();
   const auto runs = run_all(train, test, arguments.seeds);
   const auto summaries = summarise(runs);
+  const std::string set = "Split " + (arguments.data == "fashion-mnist" ? "Fashion-MNIST" : arguments.data);
   std::printf(
-      "Split Fashion-MNIST, 5 tasks of 2 classes. MLP 784-256-256, Adam 1e-3, batch 64, one epoch a task, "
+      "%s, 5 tasks of 2 classes. MLP 784-256-256, Adam 1e-3, batch 64, one epoch a task, "
       "EWC lambda "
       "%.0e, %.0e, %.0e.\nMean ± standard deviation over seeds 1 to %d.\n\n%s\n",
-      kLambda[0], kLambda[1], kLambda[2], arguments.seeds, table(summaries).c_str());
+      set.c_str(), kLambda[0], kLambda[1], kLambda[2], arguments.seeds, table(summaries).c_str());
   std::printf("Accuracy in %% on each task (column) after learning each task (row), seed %d:\n\n", arguments.seeds);
   const auto shown = matrices(runs, {"naive", "replay 500"}, arguments.seeds);
   for (std::size_t i = 0; i + 1 < shown.size(); i += 2) std::cout << table({shown[i], shown[i + 1]}) << '\n';
@@ -170,8 +171,7 @@ void compare(const Arguments& arguments, const Pool& train, const Pool& test) {
                      {{"program", "split_fashion_mnist"},
                       {"model", "MLP 784-256-256"},
                       {"training", "Adam 1e-3, batch 64, one epoch a task"}});
-  write_accuracy_matrices_svg(out / "accuracy_matrix.svg",
-                              "Split Fashion-MNIST, seed " + std::to_string(arguments.seeds),
+  write_accuracy_matrices_svg(out / "accuracy_matrix.svg", set + ", seed " + std::to_string(arguments.seeds),
                               matrices(runs, {"naive", "EWC", "replay 500", "head-only"}, arguments.seeds), 4);
   std::printf("%zu runs in %.0f s on %d threads; results.json and accuracy_matrix.svg are in %s\n", runs.size(),
               std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), threads(),

@@ -17,6 +17,7 @@ void check_options(const GenerateOptions& o) {
   check(o.temperature >= 0 && std::isfinite(o.temperature), kOp, "temperature ", o.temperature,
         ": expected 0 (greedy) or a positive number");
   check(o.top_k >= 0, kOp, "top_k ", o.top_k, ": expected 0 (all) or more");
+  check(o.vocab_size >= 0, kOp, "vocab_size ", o.vocab_size, ": expected 0 (all) or more");
   check(o.top_p > 0 && o.top_p <= 1, kOp, "top_p ", o.top_p, ": expected a number above 0, at most 1");
 }
 
@@ -56,6 +57,8 @@ template <class Model> std::vector<std::int64_t> run(Model& model, std::span<con
 std::int64_t sample_token(std::span<const double> logits, const GenerateOptions& options, std::uint64_t number) {
   check_options(options);
   check(!logits.empty(), kOp, "no logits: expected one for each token");
+  if (options.vocab_size > 0 && options.vocab_size < std::ssize(logits))
+    logits = logits.first(static_cast<std::size_t>(options.vocab_size));
   for (std::size_t i = 0; i < logits.size(); ++i)
     check(logits[i] < std::numeric_limits<double>::infinity(), kOp, "the logit of token ", i, " is ", logits[i],
           ": expected a finite one");

@@ -14,6 +14,7 @@ struct GenerateOptions {
   double temperature = 0;                      ///< divides the logits; 0: the most probable token (the first of equals)
   std::int64_t top_k = 0;                      ///< draws from the k most probable alone; 0: from all
   double top_p = 1;                            ///< then from the fewest whose probabilities add up to p (Holtzman 2020)
+  std::int64_t vocab_size = 0;                 ///< draws ids below it alone, not rows of padding; 0: all rows
   std::vector<std::int64_t> stop_tokens = {};  ///< ends before one of these
   std::uint64_t seed = Generator::default_seed;
   std::function<bool(std::int64_t token)> on_token = {};  ///< sees each token as it comes; false ends

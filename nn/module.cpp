@@ -157,10 +157,9 @@ std::int64_t Module::count_trainable() const {
 namespace {
 
 int set_matching(const Module& module, std::string_view op, std::string_view glob, bool trainable) {
-  const std::string prefix = module.path().empty() ? "" : module.path() + ".";
   int matched = 0;
   for (Parameter* p : module.parameters())
-    if (glob_match(glob, p->path().substr(prefix.size()))) {
+    if (glob_match(glob, module.relative(p->path()))) {
       p->set_trainable(trainable);
       ++matched;
     }

@@ -100,6 +100,8 @@ class Module {
 
   /// Dotted path from the root; empty for the root itself.
   std::string path() const;
+  /// The part of a path below this module: what a name in its state() is.
+  std::string relative(const std::string& path) const;
   Module* parent() const { return parent_; }
   /// In the order in which they were constructed, depth first.
   std::vector<Parameter*> parameters() const;
@@ -144,7 +146,6 @@ class Module {
   friend class Parameter;
   friend class Buffer;
   void adopt(std::string_view kind, const std::string& name) const;
-  std::string relative(const std::string& path) const;
   template <class Visit> void visit(const Visit& visit_module) const;
 
   Module* parent_ = nullptr;

@@ -218,6 +218,9 @@ Module& Pretrained::module() const {
 }
 
 Pretrained load_pretrained(const fs::path& folder) {
+  std::error_code ignored;
+  if (fs::is_regular_file(folder, ignored))
+    return {.model_type = "llama", .model = load_llama2c(folder), .end_tokens = {1, 2}};
   check(is_there(folder / "config.json") || !is_there(folder / "adapter_config.json"), kLoad, folder.string(),
         ": found an adapter, expected a model");
   const pretrained::Config config = pretrained::read_config(folder / "config.json");

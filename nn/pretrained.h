@@ -31,7 +31,8 @@ struct Pretrained {
 /// Llama's inv_freq are constants and passed over. A tied output that differs from the embedding is an Error. A BERT
 /// whose `architectures` say BertForSequenceClassification is a BertClassifier; any other BERT is a Bert, without a
 /// pooler where the file has none. Values go from the file to the model piece by piece: reading takes less than 1 MiB
-/// besides the model, whatever the file's type.
+/// besides the model, whatever the file's type. A file instead of a folder is llama2.c's export (load_llama2c), whose
+/// texts end at its tokens 1 (<s>) and 2 (</s>).
 Pretrained load_pretrained(const std::filesystem::path& folder);
 
 /// llama2.c's legacy export (stories15M.bin, stories260K.bin): seven i32 and f32 weights. Rows of q and k are put in

@@ -135,12 +135,23 @@ const char* name_of(ProblemType type) {
 
 std::string config_text(const BertConfig& c) { return text_of(bert_config(c, "BertModel")); }
 
+namespace {
+void check_utf8(const std::string& label, std::int64_t number) {
+  try {
+    json(label).dump();
+  } catch (const json::exception&) {
+    fail(kSave, "label ", number, ": found ", quoted(label), ", expected UTF-8");
+  }
+}
+}  // namespace
+
 /// transformers counts the labels of id2label, so they are named even where they have no names.
 std::string config_text(const BertConfig& c, const BertClassifierOptions& o) {
   json out = bert_config(c, "BertForSequenceClassification"), ids = json::object(), names = json::object();
   for (std::int64_t i = 0; i < o.num_labels; ++i) {
     const std::string number = std::to_string(i);
     const std::string label = o.labels.empty() ? "LABEL_" + number : o.labels[static_cast<std::size_t>(i)];
+    check_utf8(label, i);
     check(!names.contains(label), kSave, "found two labels ", quoted(label), ", expected different ones");
     ids[number] = label;
     names[label] = i;
@@ -174,7 +185,7 @@ void save_folder(const Module& model, const std::string& config, const std::file
   std::set<const Parameter*> added;
   collect_added(model, added);
   for (const Parameter* p : model.parameters())
-    if (!added.contains(p)) state[p->path()] = p->value().detach();
+    if (!added.contains(p)) state[model.relative(p->path())] = p->value().detach();
   save_safetensors(folder / "model.safetensors", turn ? Gpt2::transposed(state) : state, {{"format", "pt"}});
   replace_file(folder / "config.json", config, pretrained::kSave);
 }

@@ -122,6 +122,24 @@ std::unique_ptr<Tokenizer> load_bert_vocab(const fs::path& file) {
 
 namespace {
 
+/// tokenizer_config.json beside a model has the last word on its marks.
+Marks marks_beside(const fs::path& file, Marks marks) {
+  const auto config =
+      read_config(file, {"LlamaTokenizer", "LlamaTokenizerFast", "CodeLlamaTokenizer", "CodeLlamaTokenizerFast",
+                         "GemmaTokenizer", "GemmaTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"});
+  const auto flag = [&](std::string_view key, bool otherwise) {
+    const auto value = config ? config->root().given(key) : std::nullopt;
+    return value ? value->flag() : otherwise;
+  };
+  if (!flag("add_prefix_space", true))
+    config->root()
+        .at("add_prefix_space")
+        .refuse("found false, which is not supported beside ", file.filename().string());
+  return {flag("add_bos_token", marks.begin), flag("add_eos_token", marks.end)};
+}
+
+std::unique_ptr<Tokenizer> load_model(const fs::path& file) { return load_sentencepiece(file, marks_beside(file, {})); }
+
 using Load = std::unique_ptr<Tokenizer> (*)(const fs::path&);
 
 std::unique_ptr<Tokenizer> load_pair(const fs::path& vocab) {
@@ -135,7 +153,7 @@ Load reader_of(const fs::path& file) {
   if (name == "vocab.json" || name == "encoder.json") return load_pair;
   if (name.ends_with(".json")) return load_tokenizer_json;
   if (name.ends_with(".txt")) return load_bert_vocab;
-  if (name.ends_with(".model")) return load_sentencepiece;
+  if (name.ends_with(".model")) return load_model;
   if (name.starts_with("tok") && name.ends_with(".bin")) return load_llama2c;
   return nullptr;
 }
@@ -147,7 +165,7 @@ std::unique_ptr<Tokenizer> load_original(const fs::path& converted, const fs::pa
   const auto part = file.root().given("model");
   const auto fallback = part ? part->given("byte_fallback") : std::nullopt;
   if (!fallback || !fallback->flag()) return nullptr;
-  auto tokenizer = load_sentencepiece(model);
+  const auto tokenizer = load_sentencepiece(model, {.begin = true, .end = true});
   const auto require = [&](std::string_view token, const JsonFile::Value& id) {
     if (tokenizer->id_of(token) != id.integer(0, kMaxId))
       id.refuse("the token ", quoted(token), " has another id in ", model.filename().string(), ", or none");
@@ -155,7 +173,7 @@ std::unique_ptr<Tokenizer> load_original(const fs::path& converted, const fs::pa
   part->at("vocab").for_each_member(require);
   if (const auto added = file.root().given("added_tokens"))
     added->for_each_item([&](const JsonFile::Value& token) { require(token.at("content").text(), token.at("id")); });
-  return tokenizer;
+  return load_sentencepiece(model, marks_beside(model, read_marks(file, *tokenizer)));
 }
 
 std::unique_ptr<Tokenizer> load_folder(const fs::path& folder) {
@@ -168,7 +186,7 @@ std::unique_ptr<Tokenizer> load_folder(const fs::path& folder) {
   std::vector<fs::path> others;
   for (const auto& entry : fs::directory_iterator(folder)) {
     const Load reader = reader_of(entry.path());
-    if (reader == load_sentencepiece || reader == load_llama2c) others.push_back(entry.path());
+    if (reader == load_model || reader == load_llama2c) others.push_back(entry.path());
   }
   check(others.size() == 1, kLoad, folder.string(), ": found ", others.size(), " tokenizer files, expected ",
         "tokenizer.json, vocab.json and merges.txt, vocab.txt, or one .model or tok*.bin");

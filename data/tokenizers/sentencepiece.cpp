@@ -1,6 +1,7 @@
 // SentencePiece models through its own library, where the build found it (STET_SENTENCEPIECE).
+#include <utility>
+
 #include <stet/data/tokenizers/formats.h>
-#include <stet/tensor/json_file.h>
 
 #ifdef STET_SENTENCEPIECE
 #include <sentencepiece_processor.h>
@@ -14,9 +15,13 @@ namespace {
 
 class SentencePiece final : public Tokenizer {
  public:
-  explicit SentencePiece(const std::filesystem::path& path) {
+  SentencePiece(const std::filesystem::path& path, Marks marks) {
     const auto status = processor_.LoadFromSerializedProto(read_bytes(path, kLoad));
     check(status.ok(), kLoad, path.string(), ": found no SentencePiece model: ", status.ToString());
+    if (marks.begin && processor_.bos_id() >= 0) before_ = {processor_.bos_id()};
+    if (marks.end && processor_.eos_id() >= 0) after_ = {processor_.eos_id()};
+    for (int id = 0; id < processor_.GetPieceSize() && anchor_ < 0; ++id)
+      if (is_plain(id) && processor_.IdToPiece(id).find("▁") == std::string::npos) anchor_ = id;
   }
 
   std::vector<std::int64_t> encode(std::string_view text, const EncodeOptions& options) const override {
@@ -24,21 +29,36 @@ class SentencePiece final : public Tokenizer {
     const auto status = processor_.Encode(text, &pieces);
     check(status.ok(), "encode", "SentencePiece: ", status.ToString());
     std::vector<std::int64_t> ids(pieces.begin(), pieces.end());
-    // As Llama, T5 and their like use it: the tokens that the model has, one before and none after.
-    if (options.add_special_tokens && processor_.bos_id() >= 0) ids.insert(ids.begin(), processor_.bos_id());
+    if (!options.add_special_tokens) return ids;
+    ids.insert(ids.begin(), before_.begin(), before_.end());
+    ids.insert(ids.end(), after_.begin(), after_.end());
     return ids;
   }
 
-  std::string decode(std::span<const std::int64_t> ids, const DecodeOptions&) const override {
-    std::vector<int> pieces;
+  /// The library puts U+FFFD for bytes that are not whole characters; here they stay what they are.
+  std::string decode(std::span<const std::int64_t> ids, const DecodeOptions& options) const override {
+    std::string text;
+    std::vector<int> words;
+    bool at_start = true;
+    const auto write = [&](std::string_view more) {
+      if (!words.empty()) text += text_of(words, std::exchange(at_start, false));
+      words.clear();
+      text += more;
+    };
     for (std::size_t i = 0; i < ids.size(); ++i) {
       check(ids[i] >= 0 && ids[i] < vocab_size(), "decode", "ids[", i, "]: found ", ids[i], ", expected 0 to ",
             vocab_size() - 1);
-      pieces.push_back(static_cast<int>(ids[i]));
+      const int id = static_cast<int>(ids[i]);
+      if (processor_.IsByte(id)) {  // "<0x0A>"
+        write(std::string(1, static_cast<char>(std::stoi(processor_.IdToPiece(id).substr(3, 2), nullptr, 16))));
+        at_start = false;
+      } else if (!processor_.IsControl(id)) {
+        words.push_back(id);
+      } else if (!options.skip_special_tokens) {
+        write(processor_.IdToPiece(id));
+      }
     }
-    std::string text;
-    const auto status = processor_.Decode(pieces, &text);
-    check(status.ok(), "decode", "SentencePiece: ", status.ToString());
+    write("");
     return text;
   }
 
@@ -63,18 +83,35 @@ class SentencePiece final : public Tokenizer {
   }
 
  private:
+  bool is_plain(int id) const {
+    return !processor_.IsControl(id) && !processor_.IsUnknown(id) && !processor_.IsUnused(id) && !processor_.IsByte(id);
+  }
+
+  /// Pieces without bytes. The space before a first word goes; elsewhere a piece in front of it, taken away again,
+  /// keeps it.
+  std::string text_of(std::vector<int> pieces, bool at_start) const {
+    const bool anchored = !at_start && anchor_ >= 0;
+    if (anchored) pieces.insert(pieces.begin(), anchor_);
+    std::string text;
+    const auto status = processor_.Decode(pieces, &text);
+    check(status.ok(), "decode", "SentencePiece: ", status.ToString());
+    return anchored ? text.substr(processor_.IdToPiece(anchor_).size()) : text;
+  }
+
   sentencepiece::SentencePieceProcessor processor_;
+  std::vector<std::int64_t> before_, after_;
+  int anchor_ = -1;  // a piece without a space
 };
 
 }  // namespace
 
-std::unique_ptr<Tokenizer> load_sentencepiece(const std::filesystem::path& file) {
-  return std::make_unique<SentencePiece>(file);
+std::unique_ptr<Tokenizer> load_sentencepiece(const std::filesystem::path& file, Marks marks) {
+  return std::make_unique<SentencePiece>(file, marks);
 }
 
 #else
 
-std::unique_ptr<Tokenizer> load_sentencepiece(const std::filesystem::path& file) {
+std::unique_ptr<Tokenizer> load_sentencepiece(const std::filesystem::path& file, Marks) {
   fail(kLoad, file.string(), ": found a SentencePiece model, but this build of stet has no SentencePiece: ",
        "install libsentencepiece-dev and configure anew");
 }

@@ -17,7 +17,8 @@ namespace stet::data {
 struct EncodeOptions {
   /// Adds what the model expects around a text: [CLS] and [SEP], or a beginning-of-sequence token.
   bool add_special_tokens = true;
-  /// Special tokens that are written out in the text become their ids. Turn it off for text from strangers.
+  /// Special tokens that are written out in the text become their ids. Turn it off for text from strangers. llama2.c's
+  /// and SentencePiece's know none in a text: they spell them out.
   bool parse_special_tokens = true;
 };
 
@@ -60,7 +61,8 @@ class Tokenizer {
 ///   tokenizer.json               Hugging Face: byte-level BPE (GPT-2, Llama 3, Qwen 2, SmolLM2) and WordPiece (BERT)
 ///   vocab.json + merges.txt      GPT-2's files, also under their first names encoder.json + vocab.bpe
 ///   vocab.txt                    BERT's WordPiece; lower-cases unless tokenizer_config.json beside it says otherwise
-///   *.model                      SentencePiece, in a build that found the library
+///   *.model                      SentencePiece, in a build that found the library; <s> goes before a text unless
+///                                tokenizer_config.json beside it, or the tokenizer.json made from it, say otherwise
 ///   tok*.bin                     llama2.c
 /// In a folder the first that is present is taken, in this order. Anything in a file that would change ids and is
 /// not supported is an Error naming file and field; `truncation` and `padding` are the caller's business and do

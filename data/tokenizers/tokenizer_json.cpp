@@ -251,7 +251,47 @@ std::string_view model_type(const Value& model) {
   return model.find("merges") ? "BPE" : "WordPiece";
 }
 
+constexpr std::string_view kSpace = "▁";
+
+/// What stands for SentencePiece's own handling of spaces.
+void expect_spaces(const Value& step, std::string_view type) {
+  if (type == "Prepend") {
+    step.expect_keys({"type", "prepend"});
+    require(step.at("prepend").text() == kSpace, step.at("prepend"), "expected ", quoted(kSpace));
+  } else if (type == "Replace") {
+    step.expect_keys({"type", "pattern", "content"});
+    require(step.at("pattern").at("String").text() == " " && step.at("content").text() == kSpace, step,
+            "expected a space to become ", quoted(kSpace));
+  } else if (type == "Metaspace") {
+    require(step.at("replacement").text() == kSpace, step.at("replacement"), "expected ", quoted(kSpace));
+    const auto scheme = step.given("prepend_scheme");
+    require(!scheme || scheme->text() != "never", *scheme,
+            "found \"never\", which is not supported, expected \"first\"");
+  } else {
+    refuse_type(step, "Prepend, Replace or Metaspace, as the SentencePiece model beside it has them");
+  }
+}
+
 }  // namespace
+
+Marks read_marks(const JsonFile& converted, const Tokenizer& model) {
+  const Value root = converted.root();
+  if (const auto normalizer = root.given("normalizer")) for_each_step(*normalizer, "normalizers", 0, expect_spaces);
+  if (const auto cutter = root.given("pre_tokenizer")) for_each_step(*cutter, "pretokenizers", 0, expect_spaces);
+  const auto post_processor = root.given("post_processor");
+  if (!post_processor) return {};
+  Parts parts;
+  for (Id id = 0; id < model.vocab_size(); ++id) parts.vocabulary.add(model.token_of(id), id);
+  parts.vocabulary.seal();
+  read_post_processor(*post_processor, parts);
+  const std::vector<Id> marks = model.encode("");
+  const auto is_mark = [&](const std::vector<Id>& ids, Id mark) { return ids.size() == 1 && ids[0] == mark; };
+  require(parts.before.empty() || (!marks.empty() && is_mark(parts.before, marks.front())), *post_processor,
+          "found tokens before a text that are not the SentencePiece model's beginning");
+  require(parts.after.empty() || (!marks.empty() && is_mark(parts.after, marks.back())), *post_processor,
+          "found tokens behind a text that are not the SentencePiece model's end");
+  return {!parts.before.empty(), !parts.after.empty()};
+}
 
 std::unique_ptr<Tokenizer> load_tokenizer_json(const std::filesystem::path& path) {
   const JsonFile file(path, kLoad);

@@ -17,6 +17,8 @@ using Positions = std::vector<std::int64_t>;
 constexpr std::size_t kBatchSize = 64;
 constexpr std::int64_t kClasses = 10;
 
+int steps_upright(const Arguments& arguments) { return arguments.quick ? 50 : 1400; }
+
 /// One way to go on: how many images of two classes, how many of all, for how many steps.
 struct Diet {
   std::string name;
@@ -99,7 +101,7 @@ std::vector<Measured> measure(const Arguments& arguments, const Pool& train_pool
   const Examples &old_test = scenario.tasks[0].test.read(), &turned_test = scenario.tasks[1].test.read();
   const std::int64_t half = old.size() / 2;  // upright images from one half, turned ones from the other
   const auto all = diets(arguments.quick);
-  const int first_steps = arguments.quick ? 50 : 1400;
+  const int first_steps = steps_upright(arguments);
   double steps = first_steps;
   for (const Diet& diet : all) steps += diet.steps;
   StepCounter counter(arguments.seeds * steps);
@@ -149,10 +151,11 @@ void compare(const Arguments& arguments) {
   const Pool train_pool = pool_of(data::load_images(arguments.data, data::Split::train));
   const Pool test_pool = pool_of(data::load_images(arguments.data, data::Split::test));
   std::printf(
-      "MLP 784-256-256, 1,400 steps on upright Fashion-MNIST, then on turned images; Adam 1e-3, batches of 64, as many "
+      "MLP 784-256-256, %d steps on upright %s, then on turned images; Adam 1e-3, batches of 64, as many "
       "steps\nfor all rows but the last. Mean ± deviation over seeds 1 to %d, in points of test accuracy.\nLost: fall "
       "of "
       "the accuracy on upright images.\n\n",
+      steps_upright(arguments), arguments.data == "fashion-mnist" ? "Fashion-MNIST" : arguments.data.c_str(),
       arguments.seeds);
   for (const double angle : {30.0, 90.0}) {
     std::vector<double> before;

@@ -13,6 +13,7 @@
 #include <CLI/CLI.hpp>
 
 #include "../checks.h"
+#include "../model_folder.h"
 #include "training.h"
 
 using namespace stet;
@@ -254,11 +255,13 @@ void compare(const Arguments& a) {
     std::error_code missing;  // of the model: said when it is read
     check(!std::filesystem::equivalent(a.model, a.save, missing), "finetune_minilm", "--save ", a.save,
           " is the model's own folder: its files would be overwritten");
-    for (const char* name : {"adapter_config.json", "model.safetensors.index.json"})
-      check(!std::filesystem::exists(std::filesystem::path(a.save) / name), "finetune_minilm", "--save ", a.save,
-            ": found ", name, ", which would be read with the classifier, expected an empty folder");
+    check_folder("finetune_minilm", "--save", a.save, Written::model, a.model, {"head.safetensors"});
   }
   const Texts texts = read(a);
+  if (!a.save.empty())
+    for (const std::string& label : texts.train.labels)
+      check(label.find('\n') == std::string::npos, "finetune_minilm", "--save ", a.save, ": the label \"", label,
+            "\" has more than one line, which its labels.txt cannot hold");
   const Results results = run(a, texts);
   print(a, texts, results);
   write_json(a, texts, results);

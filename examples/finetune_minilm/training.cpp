@@ -168,7 +168,9 @@ std::vector<std::int64_t> Encoded::by_length() const {
 
 Encoded encode(const data::Tokenizer& tokenizer, const std::vector<std::string>& texts,
                const std::vector<std::int64_t>& labels, std::int64_t length, std::int64_t vocabulary) {
-  Encoded out{{}, labels, tokenizer.id_of("[PAD]").value_or(0)};
+  const auto padding = tokenizer.id_of("[PAD]");
+  check(padding.has_value(), "encode", "the tokenizer has no [PAD], which fills up the short texts of a batch");
+  Encoded out{{}, labels, *padding};
   for (const std::string& text : texts) {
     std::vector<std::int64_t> ids = tokenizer.encode(text, {.parse_special_tokens = false});
     check(!ids.empty(), "encode", "found no token in the text \"", text, "\", expected one at least");

@@ -11,7 +11,7 @@
 namespace stet::cpu {
 namespace {
 
-constexpr std::int64_t kChunk = 16384, kColumns = 256;
+constexpr std::int64_t kChunk = 16384, kColumns = 64, kLine = 16;
 
 void index_select_kernel(const Indexing& job) {
   const std::int64_t bytes = job.inner * size_of(job.dtype), rows = job.outer * job.count;
@@ -38,8 +38,11 @@ void index_add_kernel(const Indexing& job) {
     T* out = static_cast<T*>(job.out);
     const std::int64_t blocks = (job.inner + kColumns - 1) / kColumns;
     const bool small = job.count * job.inner < kChunk;
+    const auto column = [&](std::int64_t block) {  // where it starts: even blocks of whole cache lines
+      return std::min(job.inner, (job.inner + kLine - 1) / kLine * block / blocks * kLine);
+    };
     const auto work = [&](std::int64_t task) {
-      const std::int64_t o = task / blocks, c0 = task % blocks * kColumns, c1 = std::min(job.inner, c0 + kColumns);
+      const std::int64_t o = task / blocks, c0 = column(task % blocks), c1 = column(task % blocks + 1);
       for (std::int64_t i = 0; i < job.count; ++i) {
         const T* from = table + (o * job.count + i) * job.inner;
         T* to = out + (o * job.n + job.index[i]) * job.inner;

@@ -33,6 +33,12 @@ TEST_CASE("A text is cut between documents, and no byte is lost") {
   CHECK(text.train + text.held_out == all);
   CHECK(text.held_out.starts_with("document "));
   CHECK(static_cast<double>(text.held_out.size()) / static_cast<double>(all.size()) == Approx(0.25).margin(0.03));
+
+  std::string windows;  // lines that end in \r\n
+  for (int i = 0; i < 40; ++i) windows += "document " + std::to_string(i) + "\r\nsecond line\r\n\r\n";
+  const auto same = data::load_text(scratch.write("windows.txt", windows), 0.25);
+  CHECK(same.train + same.held_out == windows);
+  CHECK(same.held_out.starts_with("document "));
 }
 
 TEST_CASE("A text of one document is cut between characters") {

@@ -79,7 +79,7 @@ TEST_CASE("Generation ends before a stop token, and where the caller says so") {
   CHECK(nn::generate(model, kPrompt, {.max_new_tokens = 0}).empty());
 }
 
-TEST_CASE("Draws follow the probabilities that temperature, top_k and top_p leave") {
+TEST_CASE("Draws follow the probabilities that temperature, top_k, top_p and vocab_size leave") {
   const std::vector<double> logits{std::log(0.1), std::log(0.4), std::log(0.2), std::log(0.3)};
   struct Case {
     nn::GenerateOptions options;
@@ -92,6 +92,9 @@ TEST_CASE("Draws follow the probabilities that temperature, top_k and top_p leav
                         {{.temperature = 1, .top_k = 2}, {0, 4 / 7., 0, 3 / 7.}},
                         {{.temperature = 1, .top_p = 0.65}, {0, 4 / 7., 0, 3 / 7.}},
                         {{.temperature = 1, .top_k = 3, .top_p = 0.8}, {0, 4 / 9., 2 / 9., 3 / 9.}},
+                        {{.temperature = 1, .vocab_size = 2}, {0.2, 0.8, 0, 0}},
+                        {{.temperature = 0, .vocab_size = 1}, {1, 0, 0, 0}},
+                        {{.temperature = 0, .vocab_size = 9}, {0, 1, 0, 0}},
                         {{.temperature = 0}, {0, 1, 0, 0}}};
   constexpr int kDraws = 20'000;
   for (const Case& c : cases) {
@@ -121,6 +124,7 @@ TEST_CASE("What cannot be generated is an error") {
   for (const double t : {-1.0, inf, nan})
     CHECK(message({1}, {.max_new_tokens = 1, .temperature = t}).starts_with("[generate] temperature"));
   CHECK(message({1}, {.max_new_tokens = 1, .top_k = -1}).starts_with("[generate] top_k"));
+  CHECK(message({1}, {.max_new_tokens = 1, .vocab_size = -1}).starts_with("[generate] vocab_size"));
   for (const double p : {0.0, 1.1, nan})
     CHECK(message({1}, {.max_new_tokens = 1, .top_p = p}).starts_with("[generate] top_p"));
   const auto draw = [](std::vector<double> logits) { return message_of([&] { nn::sample_token(logits, {}, 0); }); };

@@ -10,6 +10,7 @@
 #include "support/catch.h"
 #include "support/device.h"
 #include "support/goldens.h"
+#include "support/message.h"
 #include "support/scratch.h"
 
 using namespace stet;
@@ -130,6 +131,22 @@ TEST_CASE("A saved folder gives the same parameters and results") {
   }
 }
 
+TEST_CASE("A model inside another one is saved under the names of its own") {
+  const test::Scratch scratch;
+  const nn::Pretrained first = nn::load_pretrained(kGoldens / "bert");
+  const auto& bert = *std::get<std::unique_ptr<nn::Bert>>(first.model);
+  struct Outer : nn::Module {
+    nn::Bert encoder;
+    explicit Outer(const nn::BertConfig& config) : encoder(this, "encoder", config) {}
+  } outer(bert.config());
+  outer.encoder.load(bert.state());
+  nn::save_pretrained(outer.encoder, scratch.path());
+  const nn::Pretrained second = nn::load_pretrained(scratch.path());
+  const auto a = bert.parameters(), b = second.module().parameters();
+  REQUIRE(a.size() == b.size());
+  for (std::size_t i = 0; i < a.size(); ++i) CHECK(test::same_bits(a[i]->value(), b[i]->value()));
+}
+
 TEST_CASE("What a classifier's labels are is kept, and its dropout is followed") {
   const test::Scratch scratch;
   const auto load = [](const fs::path& folder) {
@@ -152,6 +169,10 @@ TEST_CASE("What a classifier's labels are is kept, and its dropout is followed")
   CHECK_THROWS_AS(nn::save_pretrained(nn::BertClassifier(first->bert.config(), {.labels = {"a", "a"}}), scratch.path()),
                   Error);
   CHECK_THROWS_AS(nn::BertClassifier(first->bert.config(), {.labels = {"a"}}), Error);
+  const std::string message = test::message_of([&] {
+    nn::save_pretrained(nn::BertClassifier(first->bert.config(), {.labels = {"a", "caf\xe9"}}), scratch.path());
+  });
+  CHECK(message.starts_with("[save_pretrained] label 1: found "));
   nn::BertConfig without = first->bert.config();
   without.pooler = false;
   CHECK_THROWS_AS(nn::BertClassifier(without, {}), Error);
@@ -198,7 +219,9 @@ TEST_CASE("stories260K continues as transformers does") {
     std::cout << "skipped: no stories260K at " << file << " (STET_SHARED_DATA names the folder above its own)\n";
     return;
   }
-  const auto model = nn::load_llama2c(file);
+  const nn::Pretrained loaded = nn::load_pretrained(file);
+  CHECK(loaded.end_tokens == std::vector<std::int64_t>{1, 2});
+  const auto& model = std::get<std::unique_ptr<nn::Llama>>(loaded.model);
   CHECK(model->count() == 260'032);
   const auto golden = nn::load_safetensors(kGoldens / "stories260k.safetensors").at("tokens").to_vector<std::int64_t>();
   REQUIRE(golden.size() == 201);

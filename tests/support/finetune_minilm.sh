@@ -72,6 +72,15 @@ printed=$("$program" --model "$folder/none" --data "$folder/train.csv" 2>&1) && 
 expect "--model $folder/none: no such folder"
 touch "$folder/no/adapter_config.json"
 refused "found adapter_config.json" --data "$folder/train.csv" --method head --save "$folder/no"
+rm "$folder/no/adapter_config.json"
+touch "$folder/no/tokenizer.json"
+refused "found tokenizer.json" --data "$folder/train.csv" --method head --save "$folder/no"
+rm "$folder/no/tokenizer.json"
+sed 's/,cold$/,"co\nld"/' "$folder/train.csv" >"$folder/lines.csv"
+refused "has more than one line" --data "$folder/lines.csv" --method head --save "$folder/no"
+sed -i 's/^\[PAD\]$/[NONE]/' "$folder/vocab.txt"
+refused "the tokenizer has no [PAD]" --data "$folder/train.csv" --method head
+sed -i 's/^\[NONE\]$/[PAD]/' "$folder/vocab.txt"
 refused "--rate: found inf, expected a finite number, 0 or more" --data "$folder/train.csv" --rate inf
 refused "labels.txt: cannot be opened" 'red one'
 echo third >>"$folder/kept/labels.txt"
