@@ -178,6 +178,8 @@ def main():
     if not chosen:
         sys.exit(f"no case {' '.join(args.cases)}: {' '.join(GOALS)}")
     results = []
+    part = args.out.with_name(args.out.name + ".part")  # what is measured so far, should the run be cut off
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     environment = {"torch": torch.__version__, "processor": processor(), "mhz": clock_mhz(), "system": platform.platform()}
     for threads in args.threads:
         limits = json.loads(subprocess.run([args.program, "limits", "-", str(threads)], capture_output=True, text=True,
@@ -189,13 +191,13 @@ def main():
         for case in chosen:
             r = run_case(case, threads, args, limits)
             results.append(r)
+            part.write_text(json.dumps({"environment": environment, "results": results}, indent=1) + "\n")
             peers = ", ".join(f"{n} {r['seconds'][n] * 1e6:.4g} us = {r['ratios'][n]:.2f}x" for n in r["ratios"])
             print(f"{r['title']}: stet {r['seconds']['stet'] * 1e6:.4g} us; {peers}; goal {r['goal']}x against "
                   f"{r['main']}; agreed within {r['difference']:.1e}")
             limit = f" limit {r['limit']:.2f}" if r["limit"] else ""
             print(f"case {case} threads {threads} ratio {r['ratio']:.2f}{limit}", flush=True)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps({"environment": environment, "results": results}, indent=1) + "\n")
+    part.replace(args.out)
     print(f"written: {args.out}")
 
 
