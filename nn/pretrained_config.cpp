@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <set>
 
 #include <stet/tensor/json_file.h>
@@ -224,19 +225,32 @@ Gpt2Config gpt2(Fields& f) {
   return c;
 }
 
-/// rope_type and what belongs to it; false where the object says nothing about it.
-bool read_scaling(Fields& f, RopeScaling& out) {
+void read_yarn(Fields& f, std::int64_t positions, RopeScaling& out) {
+  out.original_max_position_embeddings = f.size_or("original_max_position_embeddings", positions);
+  out.beta_fast = f.number("beta_fast", 32, 1e-6, 1e6);
+  out.beta_slow = f.number("beta_slow", 1, 1e-6, 1e6);
+  out.truncate = f.flag("truncate", true);
+  const double scale = f.number("mscale", 0, 0, 1e6), scale_of_all = f.number("mscale_all_dim", 0, 0, 1e6);
+  const auto magnitude = [&](double times) { return 0.1 * times * std::log(out.factor) + 1; };
+  if (f.take("attention_factor")) out.attention_factor = f.number("attention_factor", 1, 1e-6, 1e6);
+  else if (scale > 0 && scale_of_all > 0) out.attention_factor = magnitude(scale) / magnitude(scale_of_all);
+}
+
+/// rope_type and what belongs to it; false where the object says nothing about it. `positions`: the model's.
+bool read_scaling(Fields& f, std::int64_t positions, RopeScaling& out) {
   const auto type = f.take("rope_type"), older = f.take("type");
   if (!type && !older) return false;
   const auto name = type ? *type : *older;
   if (type && older && type->text() != older->text())
     older->refuse("found ", quoted(older->text()), ", expected ", quoted(type->text()), " as in rope_type");
   if (name.text() == "default") return true;
-  out.kind = name.text() == "linear" ? RopeScaling::Kind::linear : RopeScaling::Kind::llama3;
-  if (name.text() != "linear" && name.text() != "llama3")
-    name.refuse("found ", quoted(name.text()), ", which is not supported, expected default, linear or llama3");
+  if (name.text() == "linear") out.kind = RopeScaling::Kind::linear;
+  else if (name.text() == "llama3") out.kind = RopeScaling::Kind::llama3;
+  else if (name.text() == "yarn") out.kind = RopeScaling::Kind::yarn;
+  else name.refuse("found ", quoted(name.text()), ", which is not supported, expected default, linear, llama3 or yarn");
   out.factor = f.required("factor", 1, 1e6);
   if (out.kind == RopeScaling::Kind::linear) return true;
+  if (out.kind == RopeScaling::Kind::yarn) return read_yarn(f, positions, out), true;
   out.low_freq_factor = f.required("low_freq_factor", 0, 1e6);
   out.high_freq_factor = f.required("high_freq_factor", 0, 1e6);
   out.original_max_position_embeddings = f.size("original_max_position_embeddings");
@@ -265,7 +279,7 @@ void read_rope(Fields& f, LlamaConfig& c) {
     Fields rope(*object);
     see(rope);
     RopeScaling found;
-    if (read_scaling(rope, found)) {
+    if (read_scaling(rope, c.max_position_embeddings, found)) {
       if (scaled && !(found == c.rope_scaling))
         object->refuse("found another scaling than in rope_parameters, expected the same");
       c.rope_scaling = found;

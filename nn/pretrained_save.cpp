@@ -61,6 +61,13 @@ namespace {
 json rope_scaling(const RopeScaling& s) {
   if (s.kind == RopeScaling::Kind::none) return nullptr;
   if (s.kind == RopeScaling::Kind::linear) return {{"rope_type", "linear"}, {"factor", s.factor}};
+  if (s.kind == RopeScaling::Kind::yarn) {
+    json out{{"rope_type", "yarn"},      {"factor", s.factor},
+             {"beta_fast", s.beta_fast}, {"beta_slow", s.beta_slow},
+             {"truncate", s.truncate},   {"original_max_position_embeddings", s.original_max_position_embeddings}};
+    if (s.attention_factor) out["attention_factor"] = *s.attention_factor;
+    return out;
+  }
   return {{"rope_type", "llama3"},
           {"factor", s.factor},
           {"low_freq_factor", s.low_freq_factor},

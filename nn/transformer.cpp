@@ -116,9 +116,12 @@ Tensor Positions::index(std::int64_t batch, std::int64_t first, std::int64_t len
 }
 
 RotaryTable Positions::rotary(std::int64_t first, std::int64_t length, const std::vector<double>& frequencies,
-                              Options options) {
+                              double magnitude, Options options) {
   const std::int64_t end = first + length;
-  if (too_short(table_.cos, end, options)) table_ = rotary_table(0, room(end), frequencies, options);
+  if (too_short(table_.cos, end, options)) {
+    table_ = rotary_table(0, room(end), frequencies, options);
+    if (magnitude != 1) table_ = {table_.cos * magnitude, table_.sin * magnitude};
+  }
   return {slice(table_.cos, 0, first, end), slice(table_.sin, 0, first, end)};
 }
 

@@ -97,8 +97,10 @@ class Positions {
  public:
   /// first, ..., first + length - 1 for each sequence: (batch, length) i64.
   Tensor index(std::int64_t batch, std::int64_t first, std::int64_t length, Device device);
-  /// Angles of the same positions. The frequencies must be those of the first call.
-  RotaryTable rotary(std::int64_t first, std::int64_t length, const std::vector<double>& frequencies, Options options);
+  /// Angles of the same positions, their cosines and sines times `magnitude`. Frequencies and magnitude must be those
+  /// of the first call.
+  RotaryTable rotary(std::int64_t first, std::int64_t length, const std::vector<double>& frequencies, double magnitude,
+                     Options options);
 
  private:
   Tensor index_;

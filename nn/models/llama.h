@@ -9,15 +9,22 @@ namespace stet::nn {
 /// How the rotary angles were stretched for texts longer than those of pretraining: Hugging Face's rope_type. `linear`
 /// divides every frequency by `factor`; `llama3` those of pairs that turn less than low_freq_factor times over the
 /// original positions, leaves those that turn more than high_freq_factor times, and goes over from one to the other
-/// in between.
+/// in between. `yarn` (Peng et al. 2023, section 3.2) goes over between the pairs that turn beta_fast and beta_slow
+/// times, found as whole numbers unless `truncate` is off, evenly by the pair's number; cosines and sines are
+/// multiplied by attention_factor, 0.1 ln(factor) + 1 where none is given.
 struct RopeScaling {
-  enum class Kind { none, linear, llama3 } kind = Kind::none;
+  enum class Kind { none, linear, llama3, yarn } kind = Kind::none;
   double factor = 1, low_freq_factor = 1, high_freq_factor = 4;
+  double beta_fast = 32, beta_slow = 1;
+  bool truncate = true;
+  std::optional<double> attention_factor = {};
   std::int64_t original_max_position_embeddings = 8192;
   bool operator==(const RopeScaling&) const = default;
 };
 /// The frequencies of rotary_frequencies(width, base), scaled.
 std::vector<double> scaled_frequencies(std::int64_t width, double base, const RopeScaling& scaling);
+/// What cosines and sines are multiplied by: 1 except for `yarn`.
+double rotary_magnitude(const RopeScaling& scaling);
 
 /// Fields of Hugging Face's LlamaConfig.
 struct LlamaConfig {
@@ -58,6 +65,7 @@ class Llama : public Module {
   std::optional<Linear> lm_head_;
   std::optional<TiedLinear> tied_head_;
   std::vector<double> frequencies_;
+  double magnitude_;  // of the angles' cosines and sines
   Positions positions_;
 };
 

@@ -37,7 +37,9 @@ constexpr const char* kFolders[] = {"gpt2",
                                     "qwen2_window",
                                     "qwen2_window_old",
                                     "llama_rope",
-                                    "llama_linear"};
+                                    "llama_linear",
+                                    "llama_yarn",
+                                    "llama_yarn_old"};
 
 nn::State expected(const std::string& name) {
   nn::State state = nn::load_safetensors(kGoldens / name);
