@@ -51,8 +51,8 @@ template <> struct Derivative<Sub> : FromNothing { static Tensor a(T g) { return
 template <> struct Derivative<Mul> : FromOther   { static Tensor a(T g, T b) { return g * b; }     static Tensor b(T g, T a) { return g * a; } };
 template <> struct Derivative<Div> : FromBoth    { static Tensor a(T g, T, T b) { return g / b; }  static Tensor b(T g, T a, T b) { return -g * a / (b * b); } };
 template <> struct Derivative<Pow> : FromBoth {  // x^0 is 1 and 0^y is 0 around their points, also where log or the power is not finite
-  static Tensor a(T g, T a, T b) { return where(equal(b, b * 0.0), g * 0.0, g * b * pow(a, b - 1.0)); }
-  static Tensor b(T g, T a, T b) { return where(equal(a, a * 0.0), g * a * 0.0, g * pow(a, b) * log(a)); } };
+  static Tensor a(T g, T a, T b) { return where(equal(b, b * 0.0), g * 0.0, g * b * pow(a, where(equal(b, b * 0.0), b, b - 1.0))); }
+  static Tensor b(T g, T a, T b) { return where(equal(a, a * 0.0), g * a * 0.0, g * pow(a, b) * log(where(equal(a, a * 0.0), a * 0.0 + 1.0, a))); } };
 template <> struct Derivative<Maximum> : FromBoth {  // equal operands: half each
   static Tensor a(T g, T a, T b) { return where(a > b, g, where(equal(a, b), g * 0.5, g * 0.0)); }
   static Tensor b(T g, T a, T b) { return where(b > a, g, where(equal(a, b), g * 0.5, g * 0.0)); } };

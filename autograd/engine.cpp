@@ -21,17 +21,24 @@ struct CurrentPass {
 
 constexpr int kInlineResults = 4;
 
+/// A gradient for the caller: nobody else sees its memory, and every element has a place of its own.
+Tensor unshared(const Tensor& gradient) {
+  bool own = gradient.impl().unique() && gradient.impl().storage->unique();
+  for (int i = 0; i < gradient.rank(); ++i) own = own && (gradient.strides()[i] != 0 || gradient.shape()[i] <= 1);
+  return own ? gradient : gradient.clone();
+}
+
 /// backward(): leaves sum into their own grad.
 class Accumulate final : public Pass {
  public:
   void deliver(Leaf& leaf, const Node&, int, Tensor gradient) override {
     const Alone alone(leaf);
-    leaf.grad = leaf.grad.defined() ? leaf.grad + gradient : std::move(gradient);
+    leaf.grad = leaf.grad.defined() ? leaf.grad + gradient : unshared(gradient);
   }
   bool wants(const Node&) const override { return true; }
   bool add_to(Leaf& leaf, const std::function<void(const Tensor&)>& add) override {
     const Alone alone(leaf);
-    if (!owned(leaf.grad) || leaf.grad.dtype() != leaf.dtype || !(leaf.grad.device() == leaf.device)) return false;
+    if (!owned(leaf.grad)) return false;
     add(leaf.grad);
     return true;
   }
@@ -236,6 +243,8 @@ std::vector<Tensor> grad(const Tensor& loss, const std::vector<Tensor>& tensors,
   for (std::size_t i = 0; i < tensors.size(); ++i)
     check(pass.results[i].defined() || options.allow_unused, "grad", "the loss does not depend on tensor ", i, " ",
           tensors[i].shape(), ": pass allow_unused to get an undefined gradient");
+  for (Tensor& result : pass.results)
+    if (result.defined() && !options.create_graph) result = unshared(result);
   return std::move(pass.results);
 }
 

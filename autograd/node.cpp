@@ -74,8 +74,10 @@ Tensor Tensor::grad() const {
 
 void Tensor::set_grad(const Tensor& grad) const {
   check(is_leaf() && requires_grad(), "set_grad", "tensor ", shape(), " is not a leaf that asks for gradients");
-  check(!grad.defined() || grad.shape() == shape(), "set_grad", "gradient ", grad.defined() ? grad.shape() : Shape{},
-        " for tensor ", shape());
+  if (grad.defined())
+    check(grad.shape() == shape() && grad.dtype() == dtype() && grad.device() == device(), "set_grad", "gradient ",
+          grad.dtype(), " ", grad.shape(), " on ", grad.device(), " for tensor ", dtype(), " ", shape(), " on ",
+          device());
   static_cast<Leaf*>(node_of(*this))->grad = grad;
 }
 

@@ -1,4 +1,6 @@
 // Elementwise operations: forward through the device table, derivatives from derivatives.h.
+#include <cmath>
+
 #include <stet/autograd/derivatives.h>
 #include <stet/autograd/node.h>
 #include <stet/autograd/ops.h>
@@ -76,9 +78,9 @@ template <class Op> Tensor binary(const Tensor& a, const Tensor& b) {
 
 struct WhereDerivative {
   static constexpr std::string_view name = "where";
-  Tensor condition;
+  Saved which;
   void operator()(Backward& pass) const {
-    const Tensor& g = pass.grad();
+    const Tensor &g = pass.grad(), &condition = pass.get(which);
     const Tensor zero = scalar(0, {g.dtype(), Device::cpu()});
     if (pass.needs(1)) pass.give(1, sum_to(where(condition, g, zero), pass.shape(1)));
     if (pass.needs(2)) pass.give(2, sum_to(where(condition, zero, g), pass.shape(2)));
@@ -97,13 +99,27 @@ struct ToDerivative {
   void operator()(Backward& pass) const { pass.give(0, to(pass.grad(), device)); }
 };
 
-/// A number beside a tensor: takes its dtype, except that a fraction beside integers is f32. It stays on the
-/// CPU, from where every device's kernels take it as an argument.
+/// The dtype of a number beside a tensor: the tensor's, except that a fraction beside integers is f32, and a whole
+/// number beside bool i64.
+DType dtype_beside(const Tensor& x, double value) {
+  if (is_floating(x.dtype())) return x.dtype();
+  if (!(std::trunc(value) == value)) return DType::f32;
+  return x.dtype() == DType::boolean ? DType::i64 : x.dtype();
+}
+/// It stays on the CPU, from where every device's kernels take it as an argument.
 Tensor beside(const Tensor& x, double value) {
-  if (is_floating(x.dtype())) return scalar(value, {x.dtype(), Device::cpu()});
-  const bool fraction = value != static_cast<double>(static_cast<std::int64_t>(value));
-  const DType whole = x.dtype() == DType::boolean ? DType::i64 : x.dtype();
-  return scalar(value, {fraction ? DType::f32 : whole, Device::cpu()});
+  const DType dtype = dtype_beside(x, value);
+  check(holds(dtype, value), "number", value, " beside a tensor of ", x.dtype(),
+        ", which does not hold it: cast the tensor");
+  return scalar(value, {dtype, Device::cpu()});
+}
+/// To compare with: every number counts as what it is.
+Tensor compared(const Tensor& x, double value) {
+  const DType dtype = dtype_beside(x, value);
+  return scalar(value, {holds(dtype, value)        ? dtype
+                        : holds(DType::i64, value) ? DType::i64
+                                                   : DType::f64,
+                        Device::cpu()});
 }
 
 }  // namespace
@@ -151,7 +167,7 @@ Tensor mul(const Tensor& a, const Tensor& b) { return binary<Mul>(a, b); }
 Tensor div(const Tensor& a, const Tensor& b) { return binary<Div>(a, b); }
 Tensor pow(const Tensor& a, const Tensor& b) { return binary<Pow>(a, b); }
 Tensor pow(const Tensor& a, double exponent) {
-  if (exponent == 2) return square(a);
+  if (exponent == 2 && is_floating(a.dtype())) return square(a);
   return binary<Pow>(a, beside(a, exponent));
 }
 Tensor maximum(const Tensor& a, const Tensor& b) { return binary<Maximum>(a, b); }
@@ -164,7 +180,8 @@ Tensor silu_grad(const Tensor& g, const Tensor& x) { return binary<SiluGrad>(g, 
 Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
   const DType work = promote(a.dtype(), b.dtype());
   if (a.dtype() != work || b.dtype() != work) return where(condition, cast(a, work), cast(b, work));
-  return record(compute::where(condition, a, b), {&condition, &a, &b}, [&] { return WhereDerivative{condition}; });
+  return record(compute::where(condition, a, b), {&condition, &a, &b},
+                [&] { return WhereDerivative{Saved(condition, 0)}; });
 }
 
 Tensor clamp(const Tensor& x, double low, double high) {
@@ -209,8 +226,8 @@ Tensor operator<(const Tensor& a, const Tensor& b) { return less(a, b); }
 Tensor operator<=(const Tensor& a, const Tensor& b) { return less_equal(a, b); }
 Tensor operator>(const Tensor& a, const Tensor& b) { return greater(a, b); }
 Tensor operator>=(const Tensor& a, const Tensor& b) { return greater_equal(a, b); }
-Tensor operator<(const Tensor& a, double b) { return less(a, beside(a, b)); }
-Tensor operator>(const Tensor& a, double b) { return greater(a, beside(a, b)); }
+Tensor operator<(const Tensor& a, double b) { return less(a, compared(a, b)); }
+Tensor operator>(const Tensor& a, double b) { return greater(a, compared(a, b)); }
 
 bool same(const Tensor& a, const Tensor& b) {
   if (!(a.shape() == b.shape()) || a.dtype() != b.dtype() || !(a.device() == b.device())) return false;

@@ -93,13 +93,14 @@ struct RmsNormDerivative {
 
 struct CrossEntropyDerivative {
   static constexpr std::string_view name = "cross_entropy";
-  Saved logits;
-  Tensor target, lse;
-  CrossEntropyOptions options;
+  Saved logits, labels, weight;
+  Tensor lse;
+  CrossEntropyOptions options;  // its weight is `weight`
 
   void operator()(Backward& pass) const {
-    const Tensor &g = pass.grad(), &x = pass.get(logits);
-    if (grad_enabled()) return pass.give(0, composed(g, x));
+    const Tensor &g = pass.grad(), &x = pass.get(logits), &target = pass.get(labels);
+    if (weight.defined()) pass.get(weight);
+    if (grad_enabled()) return pass.give(0, composed(g, x, target));
     const Tensor in = compute::contiguous(x), seed = compute::contiguous(g);
     Tensor out = empty(x.shape(), x.options());
     Rows job = rows(in, target, options);
@@ -111,7 +112,7 @@ struct CrossEntropyDerivative {
   }
 
   /// g [(1 - s) w_t (p - e_t) + s / n (W p - w)] with 0 for ignored rows.
-  Tensor composed(const Tensor& g, const Tensor& x) const {
+  Tensor composed(const Tensor& g, const Tensor& x, const Tensor& target) const {
     const std::int64_t n = x.shape().back();
     const Options number{DType::i64, Device::cpu()};
     const Tensor kept = cast(not_equal(target, scalar(static_cast<double>(options.ignore_index), number)), x.dtype());
@@ -209,7 +210,7 @@ Tensor cross_entropy_rows(const Tensor& logits, const Tensor& target, const Cros
   job.out[1] = lse.raw_mutable();
   if (job.rows) kernels(logits.device()).cross_entropy(job);
   return record(std::move(loss), {&logits, &at}, [&] {
-    return CrossEntropyDerivative{Saved(logits, 0), at, lse, kept};
+    return CrossEntropyDerivative{Saved(logits, 0), Saved(at, 1), Saved(kept.weight, 2), lse, kept};
   });
 }
 
@@ -247,6 +248,8 @@ Tensor bernoulli(const Shape& shape, double p, Generator& generator, Options opt
 Tensor randint(const Shape& shape, std::int64_t low, std::int64_t high, Generator& generator, Options options) {
   check(low < high, "randint", "low ", low, " is not below high ", high);
   check(!is_floating(options.dtype), "randint", "needs an integer dtype, got ", options.dtype);
+  check(holds(options.dtype, static_cast<double>(low)) && holds(options.dtype, static_cast<double>(high - 1)),
+        "randint", low, " to ", high - 1, ": ", options.dtype, " does not hold these");
   return compute::random(Draw::randint, shape, generator, options, 0, 0, low, high);
 }
 

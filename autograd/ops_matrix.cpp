@@ -9,7 +9,11 @@
 namespace stet {
 namespace {
 
-Tensor as_rows(const Tensor& x) { return reshape(x, {-1, x.shape().back()}); }
+Tensor as_rows(const Tensor& x) {
+  std::int64_t rows = 1;  // no -1: a row may have no elements
+  for (int i = 0; i + 1 < x.rank(); ++i) rows *= x.shape()[i];
+  return reshape(x, {rows, x.shape().back()});
+}
 
 /// C (n, out, in) = for each sample, g^T x over its positions: g (n, t, out), x (n, t, in).
 Tensor outer_per_sample(const Tensor& g, const Tensor& x, std::int64_t begin, std::int64_t end) {

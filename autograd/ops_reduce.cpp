@@ -46,11 +46,34 @@ struct ProdDerivative {
     const Tensor& in = pass.get(x);
     const Options number{in.dtype(), Device::cpu()};
     const Tensor zero = scalar(0, number), one = scalar(1, number);
-    const Tensor is_zero = equal(in, zero), safe = where(is_zero, one, in);
+    const Tensor is_zero = equal(in, zero);
+    if (grad_enabled() && in.numel() > 0 && max(is_zero).item() != 0)
+      return pass.give(0, reshape(pass.grad(), kept) * of_others(in));
+    const Tensor safe = where(is_zero, one, in);
     const Tensor zeros = cast(sum(cast(is_zero, DType::i64), as_axes(axes), true), in.dtype());
     const Tensor scaled = reshape(pass.grad(), kept) * prod(safe, as_axes(axes), true);
     const Tensor others = where(equal(zeros, zero), scaled / safe, zero);
     pass.give(0, where(is_zero, where(equal(zeros, one), expand(scaled, in.shape()), zero), others));
+  }
+  /// The product of the others for each element, in operations that can be differentiated at zeros too: what stands
+  /// before it times what stands behind it.
+  Tensor of_others(const Tensor& in) const {
+    Axes order, back(static_cast<std::size_t>(in.rank()));
+    for (int i = 0; i < in.rank(); ++i)
+      if (std::find(axes.begin(), axes.end(), i) == axes.end()) order.push_back(i);
+    order.insert(order.end(), axes.begin(), axes.end());
+    for (std::size_t i = 0; i < order.size(); ++i)
+      back[static_cast<std::size_t>(order[i])] = static_cast<std::int64_t>(i);
+    const Tensor turned = permute(in, order);
+    const std::int64_t n = reduced_count(in.shape(), axes);
+    const Tensor lines = reshape(turned, {in.numel() / n, n});
+    std::vector<Tensor> before(static_cast<std::size_t>(n), ones({in.numel() / n, 1}, in.options())), behind = before;
+    for (std::int64_t i = 1; i < n; ++i) {
+      const auto at = static_cast<std::size_t>(i), mirror = static_cast<std::size_t>(n - 1 - i);
+      before[at] = before[at - 1] * slice(lines, 1, i - 1, i);
+      behind[mirror] = behind[mirror + 1] * slice(lines, 1, n - i, n - i + 1);
+    }
+    return permute(reshape(cat(before, 1) * cat(behind, 1), turned.shape()), back);
   }
 };
 
@@ -100,29 +123,31 @@ struct LogsumexpDerivative {
   void operator()(Backward& pass) const { pass.give(0, softmax(pass.get(x)) * unsqueeze(pass.grad(), -1)); }
 };
 
+Tensor reversed(const Tensor& x, int axis) {
+  const std::int64_t n = x.shape()[axis];
+  return index_select(x, axis, arange(static_cast<double>(n - 1), -1, -1, {DType::i64, x.device()}));
+}
+
 struct CumsumDerivative {
   static constexpr std::string_view name = "cumsum";
   int axis;
   /// The sum of g from each position on.
-  void operator()(Backward& pass) const {
-    const Tensor& g = pass.grad();
-    pass.give(0, sum(g, {axis}, true) - cumsum(g, axis) + g);
-  }
+  void operator()(Backward& pass) const { pass.give(0, reversed(cumsum(reversed(pass.grad(), axis), axis), axis)); }
 };
 
 struct SortDerivative {
   static constexpr std::string_view name = "sort";
   int axis;
-  Tensor indices;
+  Saved indices;
   void operator()(Backward& pass) const {
-    pass.give(0, scatter_add(zeros(pass.shape(0), pass.grad().options()), axis, indices, pass.grad()));
+    pass.give(0, scatter_add(zeros(pass.shape(0), pass.grad().options()), axis, pass.get(indices), pass.grad()));
   }
 };
 
 ValuesIndices sorted(const Tensor& x, int axis, bool descending, std::int64_t keep) {
   compute::Sorted parts = compute::sort(x, axis, descending, keep);
   const Tensor indices = parts.indices;  // clang 14 does not capture structured bindings
-  return {record(std::move(parts.values), {&x}, [&] { return SortDerivative{axis, indices}; }), indices};
+  return {record(std::move(parts.values), {&x}, [&] { return SortDerivative{axis, Saved(indices, 1)}; }), indices};
 }
 
 void check_rows_dtype(std::string_view op, const Tensor& x) {

@@ -155,53 +155,57 @@ struct CatDerivative {
 struct GatherDerivative {
   static constexpr std::string_view name = "gather";
   int axis;
-  Tensor index;
+  Saved index;
   void operator()(Backward& pass) const {
-    pass.give(0, scatter_add(zeros(pass.shape(0), pass.grad().options()), axis, index, pass.grad()));
+    pass.give(0, scatter_add(zeros(pass.shape(0), pass.grad().options()), axis, pass.get(index), pass.grad()));
   }
 };
 
 struct ScatterAddDerivative {
   static constexpr std::string_view name = "scatter_add";
   int axis;
-  Tensor index;
+  Saved index;
   void operator()(Backward& pass) const {
     if (pass.needs(0)) pass.give(0, pass.grad());
-    if (pass.needs(1)) pass.give(1, gather(pass.grad(), axis, index));
+    if (pass.needs(1)) pass.give(1, gather(pass.grad(), axis, pass.get(index)));
   }
 };
 
 struct IndexSelectDerivative {
   static constexpr std::string_view name = "index_select";
   int axis;
-  Tensor index;
-  void operator()(Backward& pass) const { pass.give(0, index_add(pass.grad(), axis, index, pass.shape(0)[axis])); }
+  Saved index;
+  void operator()(Backward& pass) const {
+    pass.give(0, index_add(pass.grad(), axis, pass.get(index), pass.shape(0)[axis]));
+  }
 };
 
 struct IndexAddDerivative {
   static constexpr std::string_view name = "index_add";
   int axis;
-  Tensor index;
-  void operator()(Backward& pass) const { pass.give(0, index_select(pass.grad(), axis, index)); }
+  Saved index;
+  void operator()(Backward& pass) const { pass.give(0, index_select(pass.grad(), axis, pass.get(index))); }
 };
 
 struct EmbeddingDerivative {
   static constexpr std::string_view name = "embedding";
-  Tensor index;
+  Saved ids;
   std::int64_t rows, width;
   void operator()(Backward& pass) const {
-    const Tensor g = reshape(pass.grad(), {index.numel(), width}), ids = reshape(index, {index.numel()});
+    const Tensor& index = pass.get(ids);
+    const Tensor g = reshape(pass.grad(), {index.numel(), width}), flat = reshape(index, {index.numel()});
     // A table that is the output's weight as well has a gradient already: a few rows of it change.
-    if (!pass.add_to_leaf(0, [&](const Tensor& sum) { compute::index_add_into(sum, g, 0, ids); }))
-      pass.give(0, index_add(g, 0, ids, rows));
+    if (!pass.add_to_leaf(0, [&](const Tensor& sum) { compute::index_add_into(sum, g, 0, flat); }))
+      pass.give(0, index_add(g, 0, flat, rows));
   }
   /// Gradients of equal ids within a sample add up before anything is squared.
   Tensor per_sample(int, const Shape&, const Tensor& g, std::int64_t begin, std::int64_t end) const {
+    const Tensor& index = ids.get(name);
     const std::int64_t n = end - begin, tokens = index.numel() / index.shape()[0];
     const Tensor first = arange(n, {DType::i64, index.device()}) * static_cast<double>(rows);  // one table per sample
-    const Tensor ids = reshape(contiguous(slice(index, 0, begin, end)), {n, tokens}) + unsqueeze(first, 1);
+    const Tensor apart = reshape(contiguous(slice(index, 0, begin, end)), {n, tokens}) + unsqueeze(first, 1);
     const Tensor flat = reshape(slice(g, 0, begin, end), {n * tokens, width});
-    return reshape(index_add(flat, 0, reshape(ids, {n * tokens}), n * rows), {n, rows, width});
+    return reshape(index_add(flat, 0, reshape(apart, {n * tokens}), n * rows), {n, rows, width});
   }
 };
 
@@ -280,7 +284,8 @@ Tensor slice(const Tensor& x, std::int64_t axis, std::int64_t begin, std::int64_
   const auto clip = [n](std::int64_t i) { return std::clamp<std::int64_t>(i < 0 ? i + n : i, 0, n); };
   const std::int64_t from = clip(begin), to = std::max(clip(end), from);
   if (from == 0 && to == n && step == 1) return x;
-  return slice_range(x, {at, from, (to - from + step - 1) / step, step});
+  const std::int64_t count = to > from ? (to - from - 1) / step + 1 : 0;
+  return slice_range(x, {at, from, count, count > 1 ? step : 1});
 }
 
 Tensor select(const Tensor& x, std::int64_t axis, std::int64_t index) {
@@ -386,25 +391,27 @@ std::vector<Tensor> split(const Tensor& x, std::int64_t size, std::int64_t axis)
 
 Tensor gather(const Tensor& x, std::int64_t axis, const Tensor& index) {
   const int at = normalize_axis("gather", axis, x.rank());
-  return record(compute::gather(x, at, index), {&x, &index}, [&] { return GatherDerivative{at, index}; });
+  return record(compute::gather(x, at, index), {&x, &index}, [&] { return GatherDerivative{at, Saved(index, 1)}; });
 }
 
 Tensor scatter_add(const Tensor& x, std::int64_t axis, const Tensor& index, const Tensor& source) {
   const int at = normalize_axis("scatter_add", axis, x.rank());
   return record(compute::scatter_add(x, at, index, source), {&x, &source, &index}, [&] {
-    return ScatterAddDerivative{at, index};
+    return ScatterAddDerivative{at, Saved(index, 2)};
   });
 }
 
 Tensor index_select(const Tensor& x, std::int64_t axis, const Tensor& index) {
   const int at = normalize_axis("index_select", axis, x.rank());
-  return record(compute::index_select(x, at, index), {&x, &index}, [&] { return IndexSelectDerivative{at, index}; });
+  return record(compute::index_select(x, at, index), {&x, &index}, [&] {
+    return IndexSelectDerivative{at, Saved(index, 1)};
+  });
 }
 
 Tensor index_add(const Tensor& source, std::int64_t axis, const Tensor& index, std::int64_t n) {
   const int at = normalize_axis("index_add", axis, source.rank());
   return record(compute::index_add(source, at, index, n), {&source, &index}, [&] {
-    return IndexAddDerivative{at, index};
+    return IndexAddDerivative{at, Saved(index, 1)};
   });
 }
 
@@ -424,7 +431,7 @@ Tensor embedding(const Tensor& w, const Tensor& index) {
   shape.push_back(w.shape()[1]);
   Tensor y = compute::index_select(w, 0, reshape(index, {index.numel()}));
   return record(make_view(y, shape, row_major(shape), 0), {&w, &index}, [&] {
-    return EmbeddingDerivative{index, w.shape()[0], w.shape()[1]};
+    return EmbeddingDerivative{Saved(index, 1), w.shape()[0], w.shape()[1]};
   });
 }
 

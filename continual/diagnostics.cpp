@@ -57,10 +57,14 @@ double linear_cka(const Tensor& x, const Tensor& y) {
         ", y ", y.shape(), ": expected (n, p) and (n, q) with n of at least 2");
   const NoGrad no_grad;
   const Tensor a = centred(x), b = centred(y);
+  const auto varies = [](const Tensor& whole, const Tensor& m) {  // by more than the mean's rounding
+    constexpr double rounding = 16 * std::numeric_limits<double>::epsilon();
+    return dot(m, m) > rounding * rounding * dot(whole, whole);
+  };
+  check(varies(x, a) && varies(y, b), kOp, "a representation is the same for all examples");
   const auto norm = [](const Tensor& m) { return std::sqrt(dot(m, m)); };
   const double own = norm(matmul(transpose(a), a)) * norm(matmul(transpose(b), b));
   const Tensor cross = matmul(transpose(b), a);
-  check(own > 0, kOp, "a representation is the same for all examples");
   return dot(cross, cross) / own;
 }
 

@@ -113,7 +113,7 @@ Tensor cumsum(const Tensor& x, int axis) {
   Tensor out = empty(x.shape(), wide.options());
   const auto kernel = kernels(x.device()).cumsum[static_cast<std::size_t>(wide.dtype())];
   if (out.numel()) kernel({lines.outer, lines.n, lines.inner, lines.x.raw(), out.raw_mutable()});
-  return out;
+  return x.dtype() == DType::bf16 ? cast(out, DType::bf16) : out;
 }
 
 Sorted sort(const Tensor& x, int axis, bool descending, std::int64_t keep) {

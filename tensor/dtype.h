@@ -53,6 +53,13 @@ constexpr std::string_view name_of(DType t) {
 }
 constexpr bool is_floating(DType t) { return t >= DType::bf16; }
 constexpr DType promote(DType a, DType b) { return a > b ? a : b; }
+/// Whether an integer type's range takes in a number; true for floating types.
+constexpr bool holds(DType t, double value) {
+  constexpr double highest[] = {1, 255, 2147483647, 9223372036854774784};  // the last: below 2^63
+  if (is_floating(t)) return true;
+  const double high = highest[static_cast<int>(t)];
+  return value <= high && value >= (t >= DType::i32 ? -high - 1 : 0);
+}
 
 inline std::ostream& operator<<(std::ostream& out, DType t) { return out << name_of(t); }
 

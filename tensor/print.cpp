@@ -13,15 +13,13 @@ namespace {
 
 constexpr std::int64_t kFull = 1000, kEdge = 3;  // print all of up to 1,000 elements, else 3 at each end
 
-std::string format(double value, DType dtype, bool scientific) {
-  if (dtype == DType::boolean) return value != 0 ? "true" : "false";
+std::string format(double value, bool scientific) {
   std::ostringstream out;
-  if (!is_floating(dtype)) out << static_cast<std::int64_t>(value);
-  else if (std::isfinite(value) && scientific) out << std::scientific << std::setprecision(3) << value;
+  if (std::isfinite(value) && scientific) out << std::scientific << std::setprecision(3) << value;
   else if (std::isfinite(value) && value == std::trunc(value) && std::abs(value) < 1e6) out << value << ".";
   else out << std::setprecision(4) << std::fixed << value;
   std::string text = out.str();
-  if (is_floating(dtype) && !scientific && text.find('.') != std::string::npos && std::isfinite(value)) {
+  if (!scientific && text.find('.') != std::string::npos && std::isfinite(value)) {
     while (text.back() == '0') text.pop_back();
   }
   return text;
@@ -34,14 +32,15 @@ class Printer {
         shape_(x.shape()),
         strides_(row_major(x.shape())),
         abbreviate_(x.numel() > kFull),
-        values_(x.to_vector<double>()) {
+        values_(is_floating(x.dtype()) ? x.to_vector<double>() : std::vector<double>()),
+        whole_(is_floating(x.dtype()) ? std::vector<std::int64_t>() : x.to_vector<std::int64_t>()) {
     double low = HUGE_VAL, high = 0;
     for (double v : values_)
       if (std::isfinite(v) && v != 0) {
         low = std::min(low, std::abs(v));
         high = std::max(high, std::abs(v));
       }
-    scientific_ = is_floating(dtype_) && high > 0 && (high >= 1e6 || low < 1e-3);
+    scientific_ = high > 0 && (high >= 1e6 || low < 1e-3);
     walk(0, 0, [&](std::int64_t at) { width_ = std::max(width_, text(at).size()); });
   }
 
@@ -66,7 +65,11 @@ class Printer {
   }
 
  private:
-  std::string text(std::int64_t at) const { return format(values_[static_cast<std::size_t>(at)], dtype_, scientific_); }
+  std::string text(std::int64_t at) const {
+    const auto i = static_cast<std::size_t>(at);
+    if (dtype_ == DType::boolean) return whole_[i] ? "true" : "false";
+    return is_floating(dtype_) ? format(values_[i], scientific_) : std::to_string(whole_[i]);
+  }
 
   void separate(std::ostream& out, int axis) const {
     out << ',';
@@ -91,6 +94,7 @@ class Printer {
   Strides strides_;
   bool abbreviate_, scientific_ = false;
   std::vector<double> values_;
+  std::vector<std::int64_t> whole_;  // of integers and bool
   std::size_t width_ = 0;
 };
 

@@ -80,7 +80,15 @@ Tensor Tensor::detach() const {
 
 const Tensor& Tensor::copy_(const Tensor& source) const {
   check_writable(*this, "copy_");
-  compute::copy_into(*this, compute::expand("copy_", source, shape()));
+  check(!grad_enabled() || !source.requires_grad(), "copy_", "a source ", source.shape(),
+        " that records history, which the copy would lose: use NoGrad, or detach() it");
+  for (int i = 0; i < rank(); ++i)
+    check(shape()[i] <= 1 || strides()[i] != 0, "copy_", "in-place write to an expanded tensor ", shape(),
+          ", whose elements share memory along axis ", i, ": use clone()");
+  const Tensor from = compute::expand("copy_", source, shape());
+  const bool overlaps = from.impl().storage.get() == impl_->storage.get() &&
+                        (from.impl().offset != impl_->offset || !(from.strides() == strides()));
+  compute::copy_into(*this, overlaps ? from.clone() : from);
   impl_->storage->bump_version();
   return *this;
 }
@@ -157,10 +165,15 @@ template Tensor tensor(std::span<const bool>, const Shape&);
 namespace {
 
 Tensor from_function(std::int64_t count, Options options, double start, double step) {
-  std::vector<double> values(static_cast<std::size_t>(count));
-  for (std::int64_t i = 0; i < count; ++i) values[static_cast<std::size_t>(i)] = start + static_cast<double>(i) * step;
+  constexpr std::int64_t kPart = 65536;
   Tensor out = empty({count}, options);
-  compute::copy_from(out, values.data(), DType::f64);
+  std::vector<double> values;
+  for (std::int64_t from = 0; from < count; from += kPart) {
+    values.clear();
+    for (std::int64_t i = from; i < std::min(count, from + kPart); ++i)
+      values.push_back(start + static_cast<double>(i) * step);
+    compute::copy_from(make_view(out, {std::ssize(values)}, {1}, from), values.data(), DType::f64);
+  }
   return out;
 }
 
@@ -179,7 +192,9 @@ Tensor arange(std::int64_t count, Options options) {
 }
 Tensor linspace(double start, double stop, std::int64_t count, Options options) {
   check(count >= 1, "linspace", count, " points: expected at least 1");
-  return from_function(count, options, start, count > 1 ? (stop - start) / static_cast<double>(count - 1) : 0);
+  Tensor out = from_function(count, options, start, count > 1 ? (stop - start) / static_cast<double>(count - 1) : 0);
+  if (count > 1) make_view(out, {1}, {1}, count - 1).fill_(stop);  // rounding may miss it
+  return out;
 }
 
 Tensor eye(std::int64_t n, Options options) {

@@ -85,6 +85,39 @@ TEST_CASE("linear equals its composition", "[fused]") {
                   {spread({3, 4, 5}, -1, 1, 5), spread({6, 5}, -1, 1, 6), spread({6}, -1, 1, 7)});
 }
 
+TEST_CASE("rows of no features have gradients of no elements", "[fused]") {
+  const Tensor x = zeros({3, 0}).set_requires_grad(), w = zeros({2, 0}).set_requires_grad(),
+               b = ones({2}).set_requires_grad();
+  sum(linear(x, w, b)).backward();
+  CHECK(b.grad().to_vector<double>() == std::vector<double>{3, 3});
+  CHECK(w.grad().shape() == Shape({2, 0}));
+  const Tensor deep = zeros({2, 3, 0}).set_requires_grad(), m = zeros({0, 4}).set_requires_grad();
+  sum(matmul(deep, m)).backward();
+  CHECK(m.grad().shape() == Shape({0, 4}));
+  CHECK(deep.grad().shape() == Shape({2, 3, 0}));
+}
+
+TEST_CASE("running sums: bf16 stays bf16, and a large gradient takes nothing from small ones behind it", "[fused]") {
+  const Tensor x = ones({3}).set_requires_grad();
+  (cumsum(x, 0) * tensor({1e10f, 1.f, 1.f})).backward(ones({3}));
+  CHECK(x.grad().to_vector<double>() == std::vector<double>{1e10, 2, 1});
+  const Tensor half = cast(ones({3}), bf16).set_requires_grad();
+  CHECK(cumsum(half, 0).dtype() == bf16);
+  sum(cumsum(half, 0)).backward();
+  CHECK(half.grad().to_vector<double>() == std::vector<double>{3, 2, 1});
+}
+
+TEST_CASE("second derivatives of powers are finite at zero", "[fused]") {
+  const Tensor a = zeros({1}, f64).set_requires_grad(), b = full({1}, 3, f64).set_requires_grad();
+  const Tensor first = grad(sum(pow(a, b)), {a}, {.create_graph = true})[0];
+  const auto second = grad(sum(first), {a, b}, {.allow_unused = true});
+  CHECK(second[0].item() == 0);
+  CHECK(second[1].item() == 0);
+  const Tensor by_b = grad(sum(pow(a, b)), {b}, {.create_graph = true})[0];
+  for (const Tensor& g : grad(sum(by_b), {a, b}, {.allow_unused = true}))
+    if (g.defined()) CHECK(g.item() == 0);
+}
+
 TEST_CASE("cross_entropy keeps its accuracy for large logits", "[fused]") {
   const Tensor big = tensor({{1000.f, 1000.f - 3.f, 998.f}, {-5000.f, -5001.f, -5000.5f}});
   const Tensor target = tensor<std::int64_t>({1, 0});

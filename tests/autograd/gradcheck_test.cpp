@@ -183,8 +183,9 @@ TEST_CASE("gradcheck: reductions", "[gradcheck]") {
   // One zero and two zeros in a product.
   const Tensor zeros_in =
       test::written<double>(spread({3, 3}, 0.5, 2, 10), [](double* at) { at[1] = at[6] = at[8] = 0; });
-  verify(
-      "prod", "zeros", [](const auto& v) { return prod(v[0], {1}); }, {zeros_in}, false);
+  verify("prod", "zeros", [](const auto& v) { return prod(v[0], {1}); }, {zeros_in});
+  verify("prod", "zeros of columns", [](const auto& v) { return prod(v[0], {0}); }, {zeros_in});
+  verify("prod", "zeros of all", [](const auto& v) { return prod(reshape(v[0], {1, 9})); }, {zeros_in});
 }
 
 TEST_CASE("gradcheck: softmax, running sums, sorting", "[gradcheck]") {

@@ -80,6 +80,10 @@ TEST_CASE("Linear CKA refuses what has no alignment") {
   CHECK(test::message_of([] {
           linear_cka(ones({3, 2}), random(3, 2, 1));
         }).find("the same for all") != std::string::npos);
+  for (std::int64_t n = 3; n < 20; ++n)  // the mean's rounding is no difference
+    CHECK(test::message_of([&] {
+            linear_cka(random(n, 2, 1), full({n, 2}, 0.1, f64));
+          }).find("the same for all") != std::string::npos);
 }
 
 TEST_CASE("The cosine of gradients takes all pieces together") {

@@ -29,6 +29,17 @@ Pool nine() {
 
 }  // namespace
 
+TEST_CASE("Examples of a pool that is a view are those of its copy") {
+  const Pool whole = test::clouds(4, 20, 5, 1);
+  const Pool part{slice(whole.x, 1, 1, 4), whole.y};
+  Ints all(static_cast<std::size_t>(whole.y.numel()));
+  std::iota(all.begin(), all.end(), 0);
+  const auto rows = [&](const Pool& pool) {
+    return Examples(std::make_shared<const Pool>(pool), all, 0).range(0, std::ssize(all)).x;
+  };
+  CHECK(same(rows(part), rows({contiguous(part.x), part.y})));
+}
+
 TEST_CASE("Split classes: outputs in each setting") {
   const Pool train = test::clouds(6, 4, 5, 1), test = test::clouds(6, 2, 5, 2);
   const auto order = Ints{5, 0, 3, 1, 2, 4};

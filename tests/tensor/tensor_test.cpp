@@ -38,6 +38,9 @@ TEST_CASE("creation", "[tensor]") {
   CHECK(values(arange(4)) == std::vector<double>{0, 1, 2, 3});
   CHECK(values(arange(1, 2, 0.25, f32)) == std::vector<double>{1, 1.25, 1.5, 1.75});
   CHECK(values(linspace(0, 1, 3)) == std::vector<double>{0, 0.5, 1});
+  for (std::int64_t n = 2; n < 60; ++n) CHECK(linspace(0, 1, n, f64).to_vector<double>().back() == 1);
+  const auto far = arange(200'000).to_vector<std::int64_t>();
+  CHECK((far[70'000] == 70'000 && far.back() == 199'999));
   CHECK(values(eye(2)) == std::vector<double>{1, 0, 0, 1});
   CHECK(tensor({{1, 2}, {3, 4}}).dtype() == i32);
   CHECK(tensor({true, false}).dtype() == boolean);
@@ -54,6 +57,8 @@ TEST_CASE("views share memory and know their layout", "[tensor]") {
   CHECK(values(select(select(t, 0, 1), 0, 2)) == std::vector<double>{9, 21});
   CHECK(values(slice(x, 2, 1, 4, 2)) == std::vector<double>{1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23});
   CHECK(values(select(x, 1, -1)) == std::vector<double>{8, 9, 10, 11, 20, 21, 22, 23});
+  const std::int64_t most = std::numeric_limits<std::int64_t>::max();
+  CHECK(values(slice(x, 2, 1, 4, most)) == values(slice(x, 2, 1, 2)));
   slice(x, 0, 1, 2).fill_(-1);
   CHECK(values(select(x, 0, 1)) == std::vector<double>(12, -1));
   CHECK(values(select(x, 0, 0))[5] == 5);
@@ -84,6 +89,16 @@ TEST_CASE("promotion: the higher dtype wins, numbers take the tensor's", "[tenso
   CHECK((i / 2.0).dtype() == f32);
   CHECK(values(i / 2.0) == std::vector<double>{0, 0.5});
   CHECK((i < f).dtype() == boolean);
+  CHECK(pow(n, 2).dtype() == f32);
+  CHECK(pow(n, 3).dtype() == f32);
+  // A number that the tensor's dtype does not hold is compared as what it is, and is no operand.
+  CHECK(values(u > -1.0) == std::vector<double>{1, 1});
+  CHECK(values(u < 300.0) == std::vector<double>{1, 1});
+  CHECK(values(n < 3e9) == std::vector<double>{1, 1});
+  CHECK(values(n > -3e9) == std::vector<double>{1, 1});
+  CHECK(values(i < 1e30) == std::vector<double>{1, 1});
+  CHECK_THROWS_WITH(u * -1.0, Contains("[number] -1 beside a tensor of u8, which does not hold it"));
+  CHECK_THROWS_WITH(n + 3e9, Contains("beside a tensor of i32"));
   CHECK(sum(b).item() == 1);
   CHECK(sum(u).dtype() == i64);
   CHECK(sum(u).item() == 300);
@@ -117,6 +132,8 @@ TEST_CASE("printing", "[tensor][print]") {
   const test::OnCpu cpu("elsewhere the device is printed too, which the last line shows");
   CHECK(to_string(tensor({{1.f, 2.5f}, {3.f, 4.f}})) == "tensor([[ 1., 2.5],\n        [ 3.,  4.]], f32 (2, 2))");
   CHECK(to_string(arange(3)) == "tensor([0, 1, 2], i64 (3,))");
+  CHECK(to_string(tensor<std::int64_t>({9007199254740993, std::numeric_limits<std::int64_t>::max()})) ==
+        "tensor([   9007199254740993, 9223372036854775807], i64 (2,))");
   CHECK(to_string(scalar(2)) == "tensor(2., f32)");
   CHECK(to_string(tensor({true})) == "tensor([true], bool (1,))");
   CHECK(to_string(zeros({0, 2})) == "tensor([], f32 (0, 2))");
@@ -136,6 +153,12 @@ TEST_CASE("in-place writes broadcast, convert and bump the version", "[tensor]")
   CHECK(x.impl().storage->version() > version);
   transpose(x).copy_(tensor({{1.f, 2.f}, {3.f, 4.f}, {5.f, 6.f}}));
   CHECK(values(x) == std::vector<double>{1, 3, 5, 2, 4, 6});
+  const Tensor square = reshape(arange(9, f32), {3, 3});
+  square.copy_(transpose(square));  // the source lies in the target's memory
+  CHECK(values(square) == std::vector<double>{0, 3, 6, 1, 4, 7, 2, 5, 8});
+  const Tensor line = arange(5, f32);
+  slice(line, 0, 1, 5).copy_(slice(line, 0, 0, 4));
+  CHECK(values(line) == std::vector<double>{0, 0, 1, 2, 3});
 
   const Tensor whole = zeros({3, 50, 40}), given = reshape(arange(2 * 40 * 50), {2, 40, 50});
   transpose(slice(whole, 0, 1)).copy_(given);  // written along its memory, in tiles
@@ -214,6 +237,11 @@ TEST_CASE("forty kinds of misuse say what is wrong", "[tensor][misuse]") {
   says([&] { Shape({1, 1, 1, 1, 1, 1, 1, 1, 1}); }, "[shape] rank 9: at most 8 dimensions are supported");
   says([&] { tensor(std::vector<float>{1, 2}, {3}); }, "[tensor] 2 values for shape (3,)");
   says([&] { a.copy_(b); }, "[copy_] shapes (4, 5) and (2, 3) do not broadcast");
+  says([&] { expand(zeros({1}), {3}).copy_(ones({3})); },
+       "[copy_] in-place write to an expanded tensor (3,), whose elements share memory along axis 0");
+  says([&] { zeros({3}).copy_(zeros({3}).set_requires_grad()); }, "[copy_] a source (3,) that records history");
+  says([&] { arange(0, 8e15, 1, f64); }, "has no memory for 64000000000000000 bytes");
+  says([&] { randint({2}, 0, 300, default_generator(), DType::u8); }, "[randint] 0 to 299: u8 does not hold these");
   says([&] { uniform({2}, 1, 0); }, "[uniform] low 1 is above high 0");
   says([&] { bernoulli({2}, 1.5); }, "[bernoulli] p 1.5: expected 0 to 1");
   says([&] { randint({2}, 3, 3); }, "[randint] low 3 is not below high 3");
