@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,6 +36,8 @@ class Parameter {
   /// Dotted path from the root of the model: "encoder.weight".
   std::string path() const;
   const std::string& name() const { return name_; }
+  /// Expires with the parameter: for whoever keeps a pointer to it, as optimizers do.
+  std::weak_ptr<const void> alive() const { return alive_; }
   const Shape& shape() const { return value_.shape(); }
   std::int64_t numel() const { return value_.numel(); }
 
@@ -55,6 +58,7 @@ class Parameter {
   Tensor value_;
   bool trainable_ = true;
   const Parameter* stand_in_ = nullptr;
+  std::shared_ptr<const void> alive_ = std::make_shared<char>();
 };
 
 /// State that is saved with the model but never optimised.

@@ -78,26 +78,50 @@ void Optimizer::add_group(std::size_t group, const std::vector<nn::Parameter*>& 
       check(e.parameter != p && e.name != name, "optimizer", "parameter '", name, "' is in it already");
     check(p->value().dtype() == DType::f32 || p->value().dtype() == DType::f64, "optimizer", "parameter '", name,
           "' holds ", p->value().dtype(), ", expected f32 or f64");
-    entries_.push_back({p, group, name, 0, {}});
+    entries_.push_back({p, p->alive(), group, name, 0, {}});
   }
 }
 
+/// What belongs to a model may go before its optimizer does, adapters above all.
+void Optimizer::check_alive(std::string_view op) const {
+  for (const Entry& e : entries_)
+    check(!e.alive.expired(), op, "parameter '", e.name,
+          "' is gone: expected remove_parameters() before its module went");
+}
+
 void Optimizer::add_parameters(const std::vector<nn::Parameter*>& parameters, std::size_t group) {
+  check_alive("add_parameters");
   add_group(group, parameters);
   combine_penalties();
 }
 
+void Optimizer::remove_parameters(const std::vector<nn::Parameter*>& parameters) {
+  check_alive("remove_parameters");
+  for (const nn::Parameter* p : parameters)
+    check(std::any_of(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.parameter == p; }),
+          "remove_parameters", "no parameter '", p->path(), "' in this optimizer");
+  std::erase_if(entries_, [&](const Entry& e) {
+    if (std::find(parameters.begin(), parameters.end(), e.parameter) == parameters.end()) return false;
+    masks_.erase(e.name);
+    combined_.erase(e.name);
+    return true;
+  });
+}
+
 std::vector<nn::Parameter*> Optimizer::parameters() const {
+  check_alive("parameters");
   std::vector<nn::Parameter*> out;
   for (const Entry& e : entries_) out.push_back(e.parameter);
   return out;
 }
 
 void Optimizer::zero_grad() {
+  check_alive("zero_grad");
   for (Entry& e : entries_) e.parameter->zero_grad();
 }
 
 void Optimizer::set_mask(const std::string& name, Mask mask) {
+  check_alive("set_mask");
   const auto it = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.name == name; });
   check(it != entries_.end(), "set_mask", "no parameter '", name, "' in this optimizer");
   check(mask.shape() == it->parameter->shape(), "set_mask", "mask ", mask.shape(), " for parameter '", name, "' ",
@@ -132,6 +156,7 @@ void Optimizer::remove_transform(const std::string& id) {
 void Optimizer::set_penalty(const std::string& id, QuadraticPenalty penalty) {
   check(penalty.strength >= 0 && std::isfinite(penalty.strength), "set_penalty", "strength ", penalty.strength, " of '",
         id, "': expected a finite number, 0 or more");
+  check_alive("set_penalty");
   for (const Entry& e : entries_) {
     if (const Tensor t = find(penalty.importance, e.name); t.defined())
       check_fits("importance", e.name, t, *e.parameter);
@@ -142,6 +167,7 @@ void Optimizer::set_penalty(const std::string& id, QuadraticPenalty penalty) {
 }
 
 void Optimizer::remove_penalty(const std::string& id) {
+  check_alive("remove_penalty");
   check(penalties_.erase(id) == 1, "remove_penalty", "no penalty '", id, "'");
   combine_penalties();
 }
@@ -181,6 +207,7 @@ void Optimizer::combine_penalties() {
 }
 
 double Optimizer::penalty_value() const {
+  check_alive("penalty_value");
   const NoGrad no_grad;
   double total = 0;
   for (const Entry& e : entries_)
@@ -286,6 +313,7 @@ void Optimizer::check_transformed(const std::vector<NamedGradient>& gradients) c
 }
 
 void Optimizer::step() {
+  check_alive("step");
   const NoGrad no_grad;
   std::vector<NamedGradient> gradients = gather();
   for (const auto& [id, transform] : transforms_) transform(gradients);
@@ -297,6 +325,7 @@ void Optimizer::step() {
 }
 
 void Optimizer::update_all(const std::vector<NamedGradient>& gradients, const Tensor& scale) {
+  check_alive("step");  // a recorded step is replayed without step()
   const NoGrad no_grad;
   pending_.clear();  // of a step that threw
   for (const NamedGradient& g : gradients) {
@@ -337,6 +366,7 @@ nn::State Optimizer::state() const {
 }
 
 void Optimizer::load(const nn::State& state) {
+  check_alive("load");
   std::ostringstream problems;
   std::map<std::string, bool> known{{"steps", true}};
   const auto want = [&](const std::string& key, const Shape& shape, DType dtype) {

@@ -103,6 +103,7 @@ class Optimizer {
   void clip_value(double value);
   void set_schedule(Schedule schedule) { schedule_ = std::move(schedule); }
   void add_transform(std::string id, GradientTransform transform);
+  /// An Error when there is none of that name.
   void remove_transform(const std::string& id);
 
   /// A penalty under a name of its own; setting it again replaces it.
@@ -117,6 +118,9 @@ class Optimizer {
   std::vector<nn::Parameter*> parameters() const;
   /// Adds parameters to an existing group, for heads that grow.
   void add_parameters(const std::vector<nn::Parameter*>& parameters, std::size_t group = 0);
+  /// Forgets parameters with their state and masks, before their module goes: an optimizer refuses to go on with one
+  /// that is gone. An Error when one is not in it.
+  void remove_parameters(const std::vector<nn::Parameter*>& parameters);
 
   /// Forgets moments and step counts, as if no step had been taken; masks and penalties stay.
   void reset_state();
@@ -139,6 +143,7 @@ class Optimizer {
  private:
   struct Entry {
     nn::Parameter* parameter;
+    std::weak_ptr<const void> alive;  // the parameter
     std::size_t group;
     std::string name;
     std::int64_t step = 0;
@@ -149,6 +154,7 @@ class Optimizer {
     Tensor importance, anchor;
   };
 
+  void check_alive(std::string_view op) const;
   std::vector<NamedGradient> gather() const;
   void check_transformed(const std::vector<NamedGradient>& gradients) const;
   Tensor clip_scale(const std::vector<NamedGradient>& gradients);

@@ -37,6 +37,8 @@ class Adapters {
   /// or loaded. Its parameters are trainable, the base's are left as they are. Returns the number of places. An Error
   /// when a glob matches no layer.
   int attach(const std::string& name, const AdapterOptions& options);
+  /// Ends an adapter and its parameters. An optimizer that has them refuses its next step: remove_parameters() first,
+  /// or make the optimizer anew. The same holds for the destructor.
   void detach(const std::string& name);
   void activate(const std::string& name);
   /// The model as it was.

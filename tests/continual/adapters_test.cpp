@@ -444,3 +444,28 @@ TEST_CASE("a model may go before its adapters", "[adapters]") {
   adapters.reset();
   SUCCEED();
 }
+
+TEST_CASE("an optimizer refuses to step when its adapter is gone", "[adapters][misuse]") {
+  nn::Mlp model({4, 5, 3});
+  auto adapters = std::make_unique<Adapters>(model);
+  const LoraOptions options{.targets = {"*"}, .rank = 2};
+  const auto train = [&](optim::Optimizer& optimizer) {
+    sum(square(model(test::spread({2, 4}, -1, 1, 1, f32)))).backward();
+    optimizer.step();
+    optimizer.zero_grad();
+  };
+  adapters->attach("x", options);
+  optim::AdamW optimizer(model.trainable_parameters());
+  train(optimizer);
+  adapters->detach("x");
+  CHECK_THAT(message_of([&] { train(optimizer); }), Contains("[step] parameter 'fc1.x.lora_A' is gone"));
+  CHECK_THAT(message_of([&] { optimizer.zero_grad(); }), Contains("[zero_grad] parameter 'fc1.x.lora_A' is gone"));
+
+  adapters->attach("x", options);
+  optim::AdamW careful(model.trainable_parameters());
+  train(careful);
+  careful.remove_parameters(adapters->parameters("x"));
+  adapters.reset();
+  train(careful);
+  CHECK(careful.steps() == 2);
+}

@@ -1,5 +1,6 @@
 // The base of the optimizers: groups, schedules, transforms, clipping, penalties, freezing, state and
-// resuming. The rules themselves: optim_golden_test.cpp. Masks: mask_test.cpp.
+// resuming. The rules themselves: optim_golden_test.cpp. Masks: mask_test.cpp. Parameters that come and go:
+// optimizer_parameters_test.cpp.
 #include <stet/nn/layers.h>
 #include <stet/nn/losses.h>
 #include <stet/nn/safetensors.h>
@@ -212,22 +213,6 @@ TEST_CASE("Groups have complete options of their own") {
   CHECK(optimizer.state().contains("b/momentum"));
   CHECK(optimizer.parameters() == Parameters{&model.a, &model.b});
   CHECK(optimizer.options(1).momentum == 0.9);
-}
-
-TEST_CASE("A head can be added to a running optimizer") {
-  Model model;
-  Sgd optimizer({&model.a}, {.lr = 0.1, .momentum = 0.5});
-  optimizer.set_penalty("pull", {1, {}, {{"b", zeros({5}, f64)}}});
-  train(model, optimizer, 0, 3);
-  const Tensor before = model.b.value().clone();
-  optimizer.add_parameters({&model.b});
-  model.zero_grad();
-  sum(model.b * 0.0).backward();
-  optimizer.step();
-  CHECK(distance(model.b, before * 0.9) < 1e-15);  // the penalty, set before, holds for it
-  CHECK(optimizer.state().at("b/step").item() == 1);
-  CHECK_THAT(message_of([&] { optimizer.add_parameters({&model.b}); }), Contains("parameter 'b' is in it already"));
-  CHECK_THAT(message_of([&] { optimizer.add_parameters({}, 3); }), Contains("group 3 of 1"));
 }
 
 TEST_CASE("Schedules") {
