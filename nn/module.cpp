@@ -127,6 +127,15 @@ std::vector<Buffer*> Module::buffers() const {
   return out;
 }
 
+std::vector<Module*> Module::added() const {
+  std::vector<Module*> out;
+  for (Module* child : children_) {
+    const auto found = child->is_added() ? std::vector{child} : child->added();
+    out.insert(out.end(), found.begin(), found.end());
+  }
+  return out;
+}
+
 std::string Module::relative(const std::string& full) const {
   const std::string mine = path();
   return mine.empty() ? full : full.substr(mine.size() + 1);

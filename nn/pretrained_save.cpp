@@ -173,14 +173,6 @@ std::string config_text(const BertConfig& c, const BertClassifierOptions& o) {
 
 namespace {
 
-/// What adapters have put into the model.
-void collect_added(const Module& at, std::set<const Parameter*>& added) {
-  for (const Module* child : at.children())
-    if (child->is_added())
-      for (const Parameter* p : child->parameters()) added.insert(p);
-    else collect_added(*child, added);
-}
-
 /// The model's own parameters alone: buffers are the state of dropout's draws, which no other reader knows.
 void save_folder(const Module& model, const std::string& config, const std::filesystem::path& folder,
                  bool turn = false) {
@@ -190,7 +182,8 @@ void save_folder(const Module& model, const std::string& config, const std::file
   const NoGrad no_grad;
   State state;
   std::set<const Parameter*> added;
-  collect_added(model, added);
+  for (const Module* module : model.added())
+    for (const Parameter* p : module->parameters()) added.insert(p);
   for (const Parameter* p : model.parameters())
     if (!added.contains(p)) state[model.relative(p->path())] = p->value().detach();
   save_safetensors(folder / "model.safetensors", turn ? Gpt2::transposed(state) : state, {{"format", "pt"}});

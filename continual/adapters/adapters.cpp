@@ -216,18 +216,13 @@ std::vector<nn::Parameter*> Adapters::parameters(const std::string& name) const 
   return all;
 }
 
-std::vector<nn::Parameter*> Adapters::all_parameters() const {
-  std::vector<nn::Parameter*> all;
-  for (const auto& [name, unused] : entries_)
-    for (nn::Parameter* p : parameters(name)) all.push_back(p);
-  return all;
-}
-
 int Adapters::freeze_base() {
-  const auto mine = all_parameters();
+  std::set<const nn::Parameter*> added;
+  for (const nn::Module* module : model_.added())
+    for (const nn::Parameter* p : module->parameters()) added.insert(p);
   int frozen = 0;
   for (nn::Parameter* p : model_.parameters())
-    if (std::find(mine.begin(), mine.end(), p) == mine.end()) {
+    if (!added.contains(p)) {
       p->set_trainable(false);
       ++frozen;
     }
@@ -291,11 +286,10 @@ void Adapters::unmerge() {
 nn::State Adapters::base_state() const {
   nn::State state = model_.state();
   const std::size_t skip = model_.path().empty() ? 0 : model_.path().size() + 1;
-  for (const auto& [name, entry] : entries_)
-    for (const auto& piece : entry.pieces) {
-      for (const nn::Parameter* p : piece->parameters()) state.erase(p->path().substr(skip));
-      for (const nn::Buffer* b : piece->buffers()) state.erase(b->path().substr(skip));
-    }
+  for (const nn::Module* module : model_.added()) {
+    for (const nn::Parameter* p : module->parameters()) state.erase(p->path().substr(skip));
+    for (const nn::Buffer* b : module->buffers()) state.erase(b->path().substr(skip));
+  }
   return state;
 }
 

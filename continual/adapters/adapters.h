@@ -49,7 +49,8 @@ class Adapters {
   const AdapterOptions& options(const std::string& name) const { return entry(name, "options").options; }
   std::vector<nn::Parameter*> parameters(const std::string& name) const;
 
-  /// Freezes every parameter of the model that belongs to no adapter. Returns how many there are.
+  /// Freezes every parameter of the model that belongs to no adapter, of this object or another. Returns how many there
+  /// are.
   int freeze_base();
 
   /// A new adapter whose parameters are sum_i weight_i theta_i of adapters with equal options; not activated. Of LoRA,
@@ -88,7 +89,6 @@ class Adapters {
   void adopt(const std::string& name, Entry made);
   void plug(const std::string& name, bool on);
   const Pieces& active_pieces() const;
-  std::vector<nn::Parameter*> all_parameters() const;
 
   nn::Module& model_;
   std::map<std::string, Entry> entries_;

@@ -241,26 +241,18 @@ TEST_CASE("only attaching and freezing decide what is trainable", "[adapters]") 
   CHECK(trainable() == names);
 }
 
-TEST_CASE("adapters can be averaged", "[adapters]") {
-  LlamaCase llama;
-  Adapters adapters(llama.model);
-  adapters.attach("a", kLora);
-  adapters.attach("b", kLora);
-  shake(adapters.parameters("a"));
-  shake(adapters.parameters("b"));
-  const Tensor with_b = llama();
-  adapters.average("mean", {{"a", 0.25}, {"b", 0.75}});
-  CHECK(adapters.active() == "b");
-  CHECK(same_bits(llama(), with_b));
-  const auto a = adapters.parameters("a"), b = adapters.parameters("b"), mean = adapters.parameters("mean");
-  for (std::size_t i = 0; i < mean.size(); ++i)
-    CHECK(same_bits(mean[i]->value(), a[i]->value() * 0.25 + b[i]->value() * 0.75));
-  adapters.average("copy", {{"b", 1}});
-  adapters.activate("copy");
-  CHECK(same_bits(llama(), with_b));
-  adapters.attach("other", dora());
-  CHECK_THROWS_WITH(adapters.average("bad", {{"a", 1}, {"other", 1}}),
-                    Contains("'a' and 'other' are of different kinds"));
+TEST_CASE("what two owners have put into a model is no part of the base", "[adapters]") {
+  nn::Mlp model({4, 5, 3});
+  const nn::State base = model.state();
+  Adapters one(model), two(model);
+  one.attach("x", LoraOptions{.targets = {"fc1"}, .rank = 2, .dropout = 0.1});
+  two.attach("y", LoraOptions{.targets = {"fc2"}, .rank = 2, .dropout = 0.1});
+  CHECK(two.freeze_base() == 4);
+  for (const Adapters* owner : {&one, &two})
+    for (const std::string& name : owner->names())
+      for (const nn::Parameter* p : owner->parameters(name)) CHECK(p->trainable());
+  for (const nn::State& state : {one.base_state(), two.merged_state()})
+    CHECK(nn::shapes_of(state) == nn::shapes_of(base));
 }
 
 TEST_CASE("a frozen base under LoRA computes no weight gradient and keeps no activation for it", "[adapters]") {
