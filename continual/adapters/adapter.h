@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -15,12 +16,17 @@ namespace stet::continual {
 
 class Piece : public nn::Module {
  public:
+  using Settings = std::vector<std::pair<std::string_view, double>>;
+
   /// `name`: of the adapter; `place`: path under which the piece stands in adapter files.
   Piece(nn::Module& parent, std::string name, std::string place)
       : nn::Module(&parent, std::move(name)), place_(std::move(place)) {}
 
   const std::string& place() const { return place_; }
   bool is_added() const final { return true; }
+  /// What the piece's formula reads besides its parameters, by name. Of two pieces where it differs, equal parameters
+  /// mean something else.
+  virtual Settings settings() const { return {}; }
   /// Puts the piece into its layer, or takes it out. An Error when another adapter's is there.
   virtual void plug(bool on);
   /// Prepares a forward pass without the adapter's cost, or returns to the one that is trained.

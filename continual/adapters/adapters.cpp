@@ -2,7 +2,7 @@
 #include <stet/continual/adapters/adapters.h>
 
 #include <algorithm>
-#include <limits>
+#include <cmath>
 #include <set>
 
 #include <stet/tensor/error.h>
@@ -115,6 +115,23 @@ struct Maker {
       }
   }
 };
+
+/// Adapters can be averaged where equal parameters mean the same in both.
+void check_alike(const std::string& first, const std::vector<std::unique_ptr<Piece>>& ones, const std::string& second,
+                 const std::vector<std::unique_ptr<Piece>>& others) {
+  const auto same_kind = [](const auto& one, const auto& other) {
+    return one->place() == other->place() && one->settings().size() == other->settings().size() &&
+           one->parameters().size() == other->parameters().size();
+  };
+  check(std::equal(ones.begin(), ones.end(), others.begin(), others.end(), same_kind), "average", "adapters '", first,
+        "' and '", second, "' are of different kinds or have different places");
+  for (std::size_t i = 0; i < ones.size(); ++i) {
+    const Piece::Settings one = ones[i]->settings(), other = others[i]->settings();
+    for (std::size_t k = 0; k < one.size(); ++k)
+      check(one[k] == other[k], "average", "adapters '", first, "' and '", second, "' differ in ", one[k].first,
+            " at '", ones[i]->place(), "': ", one[k].second, " and ", other[k].second, ", expected the same");
+  }
+}
 
 }  // namespace
 
@@ -232,19 +249,17 @@ int Adapters::freeze_base() {
 void Adapters::average(const std::string& name, const std::map<std::string, double>& weights) {
   check_free(name, "average");
   check(!weights.empty(), "average", "adapter '", name, "' of no adapters");
+  for (const auto& [other, weight] : weights)
+    check(std::isfinite(weight), "average", "weight ", weight, " of adapter '", other, "': expected a finite number");
   const std::string& first = weights.begin()->first;
   Entry made{entry(first, "average").options, make(name, entry(first, "average").options)};
-  std::map<std::string, Tensor> sums;
+  for (const auto& [other, weight] : weights) check_alike(first, made.pieces, other, entry(other, "average").pieces);
   const NoGrad no_grad;
   for (std::size_t i = 0; i < made.pieces.size(); ++i) {
     const auto targets = made.pieces[i]->parameters();
     std::vector<Tensor> total(targets.size());
     for (const auto& [other, weight] : weights) {
-      const Pieces& theirs = entry(other, "average").pieces;
-      const auto sources = i < theirs.size() ? theirs[i]->parameters() : std::vector<nn::Parameter*>();
-      check(theirs.size() == made.pieces.size() && theirs[i]->place() == made.pieces[i]->place() &&
-                sources.size() == targets.size(),
-            "average", "adapters '", first, "' and '", other, "' are of different kinds or have different places");
+      const auto sources = entries_.at(other).pieces[i]->parameters();
       for (std::size_t k = 0; k < targets.size(); ++k) {
         check(sources[k]->shape() == targets[k]->shape(), "average", "'", sources[k]->path(), "' has shape ",
               sources[k]->shape(), ", that of '", first, "' has ", targets[k]->shape());

@@ -53,8 +53,10 @@ class Adapters {
   /// are.
   int freeze_base();
 
-  /// A new adapter whose parameters are sum_i weight_i theta_i of adapters with equal options; not activated. Of LoRA,
-  /// A and B are averaged each for itself, which is not the average of the products B A.
+  /// A new adapter whose parameters are sum_i weight_i theta_i; not activated. An Error unless the adapters have the
+  /// same places and compute the same there (rank, alpha, activation, ...; of LoRA's dropout, that of the first by name
+  /// is kept), or when a weight is not finite. Of LoRA, A and B are averaged each for itself, which is not the average
+  /// of the products B A.
   void average(const std::string& name, const std::map<std::string, double>& weights);
 
   /// Folds the active adapter into weights that are kept beside the base's: a forward pass costs what the base's does

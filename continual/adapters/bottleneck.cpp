@@ -36,6 +36,13 @@ Tensor BottleneckPiece::operator()(const Tensor& x, const Tensor& y) {
   return y + up_(down_(in, options_.activation)) * options_.scale;
 }
 
+Piece::Settings BottleneckPiece::settings() const {
+  return {{"placement", static_cast<double>(options_.placement)},
+          {"width", static_cast<double>(options_.width)},
+          {"activation", static_cast<double>(options_.activation)},
+          {"scale", options_.scale}};
+}
+
 void BottleneckPiece::plug(bool on) {
   if (!parent()) return;  // the block is gone
   if (on) check_slot_free(!slot_);

@@ -29,6 +29,7 @@ class BottleneckPiece final : public Piece, public nn::SublayerSlot {
   Tensor operator()(const Tensor& x, const Tensor& y) override;
   void plug(bool on) override;
   void merge(bool on) override;
+  Settings settings() const override;
 
  private:
   nn::TransformerBlock& block_;

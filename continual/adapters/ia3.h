@@ -22,6 +22,7 @@ class Ia3 final : public LinearPiece {
               ones(feedforward ? Shape{1, base.in()} : Shape{base.out(), 1}, base.weight.value().options())),
         feedforward_(feedforward) {}
   Merged merged() const override;
+  Settings settings() const override { return {{"feedforward", feedforward_}}; }
   bool feedforward() const { return feedforward_; }
 
   nn::Parameter ia3_l;  ///< (out, 1), or (1, in) for a feed-forward layer: PEFT's shapes

@@ -34,7 +34,8 @@ Lora::Lora(nn::Linear& base, std::string name, std::string place, const LoraOpti
       lora_A(this, "lora_A", initial_a(*this, base, pick(options.rank_pattern, this->place(), options.rank))),
       lora_B(this, "lora_B", zeros({base.out(), rank()}, base.weight.value().options())),
       alpha_(checked_alpha(base, pick(options.alpha_pattern, this->place(), options.alpha))),
-      scale_(alpha_ / (options.rslora ? std::sqrt(static_cast<double>(rank())) : static_cast<double>(rank()))) {
+      rslora_(options.rslora),
+      scale_(alpha_ / (rslora_ ? std::sqrt(static_cast<double>(rank())) : static_cast<double>(rank()))) {
   check(options.dropout >= 0 && options.dropout < 1, "Lora", "'", base.path(), "': dropout ", options.dropout,
         ", expected at least 0 and below 1");
   if (options.bias != LoraBias::none && base.bias) copy(*base.bias);
@@ -45,6 +46,13 @@ Lora::Lora(nn::Linear& base, std::string name, std::string place, const LoraOpti
   check(norms.numel() == 0 || min(norms).item() > 0, "Lora", "'", base.path(),
         "': DoRA needs a direction for every output, and a row of the weight is zero");
   lora_magnitude_vector.emplace(this, "lora_magnitude_vector", norms);
+}
+
+Piece::Settings Lora::settings() const {
+  return {{"rank", static_cast<double>(rank())},
+          {"alpha", alpha_},
+          {"rslora", rslora_},
+          {"dora", lora_magnitude_vector.has_value()}};
 }
 
 Tensor Lora::row_norms() const {

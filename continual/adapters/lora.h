@@ -41,6 +41,7 @@ class Lora final : public LinearPiece {
   /// The patterns of `options` hold for `place`.
   Lora(nn::Linear& base, std::string name, std::string place, const LoraOptions& options);
   Merged merged() const override;
+  Settings settings() const override;
   std::int64_t rank() const { return lora_A.shape()[0]; }
   double alpha() const { return alpha_; }
 
@@ -53,7 +54,9 @@ class Lora final : public LinearPiece {
 
  private:
   Tensor row_norms() const;
-  double alpha_, scale_;
+  double alpha_;
+  bool rslora_;
+  double scale_;
   std::optional<nn::Dropout> lora_dropout_;
 };
 

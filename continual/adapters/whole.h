@@ -23,6 +23,7 @@ class WholeTable final : public WholeModule {
   void fold(nn::State& state) const override;
   /// Path of the output layer in adapter files; none unless tied.
   const std::optional<std::string>& tied_place() const { return tied_place_; }
+  Settings settings() const override { return {{"ensure_weight_tying", tied_place_.has_value()}}; }
 
  private:
   nn::TiedLinear& head_;
