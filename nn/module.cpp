@@ -12,8 +12,6 @@
 namespace stet::nn {
 namespace {
 
-std::string join(const std::string& path, const std::string& name) { return path.empty() ? name : path + "." + name; }
-
 /// Writes `source` over `target`: an in-place write, so graphs that saved the old values notice.
 void overwrite(const Tensor& target, const Tensor& source, std::string_view what, const std::string& path) {
   check(source.defined() && source.shape() == target.shape(), "set", what, " '", path, "' has shape ", target.shape(),
@@ -23,6 +21,10 @@ void overwrite(const Tensor& target, const Tensor& source, std::string_view what
 }
 
 }  // namespace
+
+std::string join_path(const std::string& path, const std::string& name) {
+  return path.empty() ? name : path + "." + name;
+}
 
 Parameter::Parameter(Module* owner, std::string name, Tensor initial)
     : owner_(owner), name_(std::move(name)), value_(std::move(initial)) {
@@ -39,7 +41,7 @@ Parameter::Parameter(Module* owner, std::string name, Tensor initial)
 
 Parameter::~Parameter() { std::erase(owner_->parameters_, this); }
 
-std::string Parameter::path() const { return join(owner_->path(), name_); }
+std::string Parameter::path() const { return join_path(owner_->path(), name_); }
 
 void Parameter::set_trainable(bool on) {
   if (on == trainable_) return;
@@ -77,7 +79,7 @@ Buffer::Buffer(Module* owner, std::string name, Tensor initial)
 }
 
 Buffer::~Buffer() { std::erase(owner_->buffers_, this); }
-std::string Buffer::path() const { return join(owner_->path(), name_); }
+std::string Buffer::path() const { return join_path(owner_->path(), name_); }
 void Buffer::set(const Tensor& value) { overwrite(value_, value, "buffer", path()); }
 
 Module::Module(Module* parent, std::string name) : parent_(parent), name_(std::move(name)) {
@@ -102,7 +104,7 @@ void Module::adopt(std::string_view kind, const std::string& name) const {
         "' already has a part named '", name, "'");
 }
 
-std::string Module::path() const { return parent_ ? join(parent_->path(), name_) : std::string(); }
+std::string Module::path() const { return parent_ ? join_path(parent_->path(), name_) : std::string(); }
 
 template <class Visit> void Module::visit(const Visit& visit_module) const {
   visit_module(*this);

@@ -162,6 +162,9 @@ class Module {
   std::vector<Buffer*> buffers_;
 };
 
+/// "path.name"; the name alone where the path is that of the root.
+std::string join_path(const std::string& path, const std::string& name);
+
 /// `*` any run of characters, `?` one character, everything else itself.
 bool glob_match(std::string_view pattern, std::string_view text);
 

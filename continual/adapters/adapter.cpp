@@ -35,7 +35,8 @@ void Piece::plug(bool on) {
 }
 
 void Piece::fold(nn::State& state) const {
-  for (const Copy& c : copies_) state.at(place() + "." + c.original->name()) = c.parameter->value().detach().clone();
+  for (const Copy& c : copies_)
+    state.at(nn::join_path(place(), c.original->name())) = c.parameter->value().detach().clone();
 }
 
 Tensor LinearPiece::operator()(const nn::Linear&, const Tensor& x, Activation activation) {
@@ -62,8 +63,8 @@ void LinearPiece::merge(bool on) {
 
 void LinearPiece::fold(nn::State& state) const {
   const Merged folded = merged();
-  state.at(place() + ".weight") = folded.weight;
-  if (folded.bias.defined()) state.at(place() + ".bias") = folded.bias.clone();
+  state.at(nn::join_path(place(), "weight")) = folded.weight;
+  if (folded.bias.defined()) state.at(nn::join_path(place(), "bias")) = folded.bias.clone();
 }
 
 std::vector<Stamp> LinearPiece::stamps() const {

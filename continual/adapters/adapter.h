@@ -22,6 +22,7 @@ class Piece : public nn::Module {
   Piece(nn::Module& parent, std::string name, std::string place)
       : nn::Module(&parent, std::move(name)), place_(std::move(place)) {}
 
+  /// Empty where the model itself is the layer.
   const std::string& place() const { return place_; }
   bool is_added() const final { return true; }
   /// What the piece's formula reads besides its parameters, by name. Of two pieces where it differs, equal parameters

@@ -13,8 +13,8 @@ namespace {
 /// Layers of one kind below a module, outside of adapters, by path relative to it.
 template <class Layer> void collect(nn::Module& at, std::size_t skip, std::map<std::string, Layer*>& found) {
   if (dynamic_cast<Piece*>(&at)) return;
-  if (auto* layer = dynamic_cast<Layer*>(&at))
-    if (const std::string path = at.path(); path.size() >= skip) found[path.substr(skip)] = layer;
+  const std::string path = at.path();
+  if (auto* layer = dynamic_cast<Layer*>(&at)) found[path.substr(std::min(skip, path.size()))] = layer;
   for (nn::Module* child : at.children()) collect(*child, skip, found);
 }
 
@@ -110,8 +110,8 @@ struct Maker {
       for (const bool behind_attention : {true, false}) {
         if (behind_attention && options.placement != Bottleneck::houlsby) continue;
         const std::string part = behind_attention ? "attention_adapter" : "mlp_adapter";
-        pieces.push_back(std::make_unique<BottleneckPiece>(
-            *blocks.at(path), name + "_" + part, path.empty() ? part : path + "." + part, behind_attention, options));
+        pieces.push_back(std::make_unique<BottleneckPiece>(*blocks.at(path), name + "_" + part,
+                                                           nn::join_path(path, part), behind_attention, options));
       }
   }
 };

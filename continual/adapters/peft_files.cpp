@@ -26,15 +26,20 @@ constexpr const char* kActivations[] = {"none", "relu", "gelu", "tanh", "sigmoid
 
 constexpr const char* kBiases[] = {"none", "all", "lora_only"};
 
+/// A name of a layer in a file, by the layer's place.
+std::string key_of(const std::string& place, const std::string& name) {
+  return std::string(kPrefix) + nn::join_path(place, name);
+}
+
 /// PEFT holds A and B as layers, so that their keys end in ".weight"; vectors are plain parameters there. The bias of a
 /// layer that has LoRA is the wrapped layer's. A table that both ends read is saved at both.
 std::vector<std::string> keys_of(const Piece& piece, const nn::Parameter& p) {
   std::string name = p.path().substr(piece.path().size() + 1);
   if (name == "lora_A" || name == "lora_B") name += ".weight";
   if (name == "bias" && dynamic_cast<const Lora*>(&piece)) name = "base_layer.bias";
-  std::vector<std::string> keys{std::string(kPrefix) + piece.place() + "." + name};
+  std::vector<std::string> keys{key_of(piece.place(), name)};
   if (const auto* table = dynamic_cast<const WholeTable*>(&piece); table && table->tied_place())
-    keys.push_back(std::string(kPrefix) + *table->tied_place() + "." + name);
+    keys.push_back(key_of(*table->tied_place(), name));
   return keys;
 }
 
@@ -51,13 +56,19 @@ Tensor turned(const AdapterOptions& options, const Piece& piece, const nn::Param
   return turn ? contiguous(transpose(value)) : value;
 }
 
+/// What a key says after the prefix, with the prefix's dot: then a model that is a layer itself has the place "".
+std::string_view dotted(const std::string& key) {
+  return key.starts_with(kPrefix) ? std::string_view(key).substr(kPrefix.size() - 1) : std::string_view();
+}
+std::string without_dot(std::string_view place) { return std::string(place.substr(place.empty() ? 0 : 1)); }
+
 /// The places that a file's keys speak of: what stands between the prefix and one of `endings`.
 std::set<std::string> places_in(const nn::State& state, const std::vector<std::string_view>& endings) {
   std::set<std::string> places;
   for (const auto& [key, value] : state)
     for (const std::string_view end : endings)
-      if (key.starts_with(kPrefix) && key.ends_with(end) && key.size() > kPrefix.size() + end.size())
-        places.insert(key.substr(kPrefix.size(), key.size() - kPrefix.size() - end.size()));
+      if (const std::string_view path = dotted(key); path.ends_with(end))
+        places.insert(without_dot(path.substr(0, path.size() - end.size())));
   return places;
 }
 
@@ -126,21 +137,21 @@ bool is_repeated(const std::string& key) {
 std::vector<std::string> whole_modules(const Config& config, const nn::State& state) {
   const auto names = config.texts("modules_to_save");
   const auto is_whole = [&](std::string_view path) {
-    return std::any_of(names.begin(), names.end(), [&](const std::string& name) { return path.ends_with(name); });
+    return std::any_of(names.begin(), names.end(),
+                       [&](const std::string& name) { return name.empty() ? path.empty() : path.ends_with(name); });
   };
   std::set<std::string> out;
   for (const auto& [key, value] : state) {
-    if (!key.starts_with(kPrefix) || key.ends_with(".ia3_l") || is_repeated(key)) continue;
-    std::string_view path = std::string_view(key).substr(kPrefix.size());
-    if (path.find('.') == path.npos) continue;
+    std::string_view path = dotted(key);
+    if (path.empty() || path.ends_with(".ia3_l") || is_repeated(key)) continue;
     const std::string_view place = path = path.substr(0, path.rfind('.'));
     if (place.ends_with(".lora_A") || place.ends_with(".lora_B") || place.ends_with(".base_layer")) continue;
     bool whole = is_whole(path);
-    for (auto dot = path.rfind('.'); !whole && dot != path.npos; dot = path.rfind('.')) {
+    for (auto dot = path.rfind('.'); !whole && dot != 0 && dot != path.npos; dot = path.rfind('.')) {
       path = path.substr(0, dot);
       whole = is_whole(path);
     }
-    if (whole) out.emplace(place);
+    if (whole) out.insert(without_dot(place));
   }
   return {out.begin(), out.end()};
 }
@@ -149,8 +160,7 @@ std::vector<std::string> whole_modules(const Config& config, const nn::State& st
 /// has not, where it does not know the embedding's name (GPT-2's wte).
 bool are_tied(const nn::State& state, const std::vector<TiedPaths>& tied) {
   return std::any_of(tied.begin(), tied.end(), [&](const TiedPaths& t) {
-    return state.contains(std::string(kPrefix) + t.table + ".weight") &&
-           state.contains(std::string(kPrefix) + t.head + ".weight");
+    return state.contains(key_of(t.table, "weight")) && state.contains(key_of(t.head, "weight"));
   });
 }
 
@@ -196,7 +206,7 @@ LoraOptions lora_options(const Config& config, const nn::State& state, const std
   // Of several patterns that match, the first counts, and PEFT sorts them when it writes: which rank it was, A tells.
   read_patterns("rank_pattern", options.rank_pattern, [](const JsonFile::Value& v) { return v.integer(1, kMostRank); });
   std::erase_if(options.rank_pattern, [&](const auto& pattern) {
-    const auto a = state.find(std::string(kPrefix) + pattern.first + ".lora_A.weight");
+    const auto a = state.find(key_of(pattern.first, "lora_A.weight"));
     return a == state.end() || a->second.rank() != 2 || a->second.shape()[0] != pattern.second;
   });
   read_patterns("alpha_pattern", options.alpha_pattern, [](const JsonFile::Value& v) { return v.number(); });

@@ -17,7 +17,7 @@ std::vector<nn::Parameter*> own_parameters(const nn::Module& module) {
   const std::string path = module.path();
   std::vector<nn::Parameter*> own;
   for (nn::Parameter* p : module.parameters())
-    if (p->path() == (path.empty() ? p->name() : path + "." + p->name())) own.push_back(p);
+    if (p->path() == nn::join_path(path, p->name())) own.push_back(p);
   return own;
 }
 

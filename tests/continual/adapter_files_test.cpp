@@ -98,6 +98,62 @@ TEST_CASE("bottleneck adapters are saved and loaded", "[adapters]") {
   }
 }
 
+TEST_CASE("a model may be the layer that is adapted, or own parameters besides its layers", "[adapters]") {
+  const test::Scratch scratch;
+  const auto round_trip = [&](nn::Module& model, const Forward& forward, const AdapterOptions& options) {
+    const auto now = [&] {
+      const NoGrad no_grad;
+      return forward(test::spread({2, 3, 4}, -1, 1, 1, f32));
+    };
+    const Tensor plain = now();
+    Adapters adapters(model);
+    adapters.attach("x", options);
+    shake(adapters.parameters("x"));
+    const Tensor before = now();
+    CHECK_FALSE(same_bits(before, plain));
+    adapters.save("x", scratch.path());
+    for (const auto& [key, value] : nn::load_safetensors(scratch.path() / "adapter_model.safetensors"))
+      CHECK(key.find("..") == std::string::npos);
+    const nn::State base = adapters.base_state(), merged = adapters.merged_state();
+    adapters.detach("x");
+    CHECK(same_bits(now(), plain));
+    if (!std::holds_alternative<BottleneckOptions>(options)) {
+      model.load(merged);
+      CHECK(max(abs(now() - before)).item() < 1e-5);
+      model.load(base);
+    }
+    adapters.load("y", scratch.path());
+    CHECK(same_bits(now(), before));
+  };
+  const std::vector<AdapterOptions> kinds{
+      LoraOptions{.targets = {"*"}, .rank = 2, .dora = true, .bias = LoraBias::lora_only},
+      LoraOptions{.targets = {"*"}, .rank_pattern = {{"*", 3}}}, Ia3Options{.targets = {""}},
+      Ia3Options{.feedforward = {""}}, LoraOptions{.modules_to_save = {"*"}}};
+  nn::Linear alone(4, 3);
+  nn::Sequential root;
+  nn::Linear& child = root.add<nn::Linear>("fc", 4, 3);
+  for (nn::Linear* layer : {&alone, &child})
+    for (const AdapterOptions& options : kinds) {
+      CAPTURE(layer->path(), options.index());
+      round_trip(
+          *layer, [&](const Tensor& x) { return (*layer)(x); }, options);
+    }
+  for (const Bottleneck placement : {Bottleneck::houlsby, Bottleneck::pfeiffer}) {
+    nn::TransformerBlock block({.width = 4, .heads = 2, .hidden = 8});
+    round_trip(
+        block, [&](const Tensor& x) { return block(x); }, BottleneckOptions{.placement = placement, .width = 2});
+  }
+  struct Shifted : nn::Module {
+    nn::Linear fc{this, "fc", 4, 3};
+    nn::Parameter shift{this, "shift", ones({3})};
+    Tensor operator()(const Tensor& x) { return fc(x) + shift; }
+  } shifted;
+  for (const std::vector<std::string>& whole : {std::vector<std::string>{""}, std::vector<std::string>{"*"}})
+    round_trip(
+        shifted, [&](const Tensor& x) { return shifted(x); },
+        LoraOptions{.targets = {"fc"}, .rank = 2, .modules_to_save = whole});
+}
+
 TEST_CASE("files that do not fit are refused by name", "[adapters][misuse]") {
   LlamaCase llama;
   Adapters adapters(llama.model);
