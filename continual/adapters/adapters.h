@@ -68,7 +68,7 @@ class Adapters {
   void unmerge();
   bool merged() const { return merged_; }
   /// The model without its adapters, and with the active one folded in: names and shapes are the base's. An Error where
-  /// the active one unties embeddings that the base has tied.
+  /// the active one unties embeddings that the base has tied, or is a bottleneck.
   nn::State base_state() const;
   nn::State merged_state() const;
 

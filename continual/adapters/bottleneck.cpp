@@ -50,7 +50,10 @@ void BottleneckPiece::plug(bool on) {
   else if (slot_ == this) slot_ = nullptr;
 }
 
-void BottleneckPiece::merge(bool) {
+void BottleneckPiece::merge(bool) { refuse(); }
+void BottleneckPiece::fold(nn::State&) const { refuse(); }
+
+void BottleneckPiece::refuse() const {
   fail("merge", "'", path(), "' is not linear: bottleneck adapters cannot be merged");
 }
 

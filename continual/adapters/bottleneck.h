@@ -28,10 +28,14 @@ class BottleneckPiece final : public Piece, public nn::SublayerSlot {
                   const BottleneckOptions& options);
   Tensor operator()(const Tensor& x, const Tensor& y) override;
   void plug(bool on) override;
+  /// An Error, as fold(): no block without the adapter computes the same.
   void merge(bool on) override;
+  void fold(nn::State& state) const override;
   Settings settings() const override;
 
  private:
+  [[noreturn]] void refuse() const;
+
   nn::TransformerBlock& block_;
   nn::SublayerSlot*& slot_;
   BottleneckOptions options_;
