@@ -31,6 +31,7 @@ Batch join(const Batch& a, const Batch& b);
 struct Pool {
   Tensor x, y;
 };
+/// The same pool on the CPU, contiguous; shares the memory of what is so already.
 Pool on_cpu(const Pool& pool);
 
 /// Images as a pool: x (count, height * width) u8, y (count,) i64. Copies the pixels.

@@ -18,6 +18,7 @@ namespace stet::continual {
 struct TiedPaths {
   std::string table, head;
 };
+/// All such pairs of a model; none where the output has a weight of its own.
 std::vector<TiedPaths> tied_embeddings(nn::Module& model);
 
 using AdapterOptions = std::variant<LoraOptions, Ia3Options, BottleneckOptions>;
@@ -40,13 +41,18 @@ class Adapters {
   /// Ends an adapter and its parameters. An optimizer that has them refuses its next step: remove_parameters() first,
   /// or make the optimizer anew. The same holds for the destructor.
   void detach(const std::string& name);
+  /// From now on the model computes with this adapter and with no other of this object. What is trainable stays as it
+  /// is. An Error while merged, or where another object's adapter has a layer's slot.
   void activate(const std::string& name);
   /// The model as it was.
   void deactivate();
   /// Name of the active adapter; empty: none.
   const std::string& active() const { return active_; }
+  /// Of all adapters attached here, in alphabetical order.
   std::vector<std::string> names() const;
   const AdapterOptions& options(const std::string& name) const { return entry(name, "options").options; }
+  /// An adapter's parameters, layer by layer, active or not: what an optimizer of it alone takes. They live until
+  /// detach().
   std::vector<nn::Parameter*> parameters(const std::string& name) const;
 
   /// Freezes every parameter of the model that belongs to no adapter, of this object or another. Returns how many there
@@ -65,6 +71,7 @@ class Adapters {
   void merge();
   /// The same; returns the largest |change of an output| that merging makes for this input, in evaluation mode.
   double merge(const Forward& forward, const Tensor& probe);
+  /// Goes back to the adapter beside the base, to the bit; nothing where it is not merged.
   void unmerge();
   bool merged() const { return merged_; }
   /// The model without its adapters, and with the active one folded in: names and shapes are the base's. An Error where
