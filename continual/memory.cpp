@@ -7,6 +7,11 @@
 #include <stet/tensor/error.h>
 
 namespace stet::continual {
+namespace {
+
+constexpr std::int64_t kMostSeen = std::int64_t{1} << 62;  // a damaged count must not overflow when examples follow
+
+}  // namespace
 
 Reservoir::Reservoir(std::int64_t capacity, Generator generator) : capacity_(capacity), generator_(generator) {
   check(capacity > 0, "reservoir", "capacity ", capacity, ": expected at least 1");
@@ -75,6 +80,8 @@ void Reservoir::load(const nn::State& state) {
   check(counters.defined() && counters.shape() == Shape{3} && counters.dtype() == DType::i64, "reservoir",
         "the state has no 'counters' (3,) i64");
   const auto* numbers = counters.data<std::int64_t>();
+  check(numbers[0] >= 0 && numbers[0] <= kMostSeen, "reservoir", "the state has ", numbers[0],
+        " examples seen, expected 0 to ", kMostSeen);
   check(x.defined() == (numbers[0] > 0), "reservoir", "the state has ", numbers[0], " examples seen and ",
         x.defined() ? "a" : "no", " store 'x'");
   const auto fits = [&](const Tensor& t) {

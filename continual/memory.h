@@ -19,7 +19,11 @@ class Reservoir {
   /// `count` different stored examples (all of them when there are fewer), drawn at random.
   Batch draw(std::int64_t count);
 
+  /// "counters" (3,) i64: examples seen, the generator's seed and draw; from the first example on "x" (capacity, ...)
+  /// f32 and "y", "task" (capacity,) i64, of which size() rows are in use.
   nn::State state() const;
+  /// Goes on as the saved one would have. An Error when a state is damaged or of another capacity; then nothing
+  /// changes.
   void load(const nn::State& state);
 
  private:

@@ -125,14 +125,26 @@ std::string Learner::problems_of(const nn::State& state) const {
     return low;
   };
   constexpr auto kAny = std::numeric_limits<std::int64_t>::max();
+  constexpr auto kMostExamples = std::int64_t{1} << 40;  // those of all tasks can be added up
   for (const auto& [name, value] : identity()) want_number("learner/" + name, value, value);
-  for (const auto& [name, value] : part_of(state, "scenario/")) want_number("scenario/" + name, 0, kAny);
+  Numbers scenario;
+  for (const auto& [name, value] : part_of(state, "scenario/"))
+    scenario[name] = want_number("scenario/" + name, 0, kMostExamples);
   const auto before = state.find("result/before");
   const std::int64_t tasks = before == state.end() ? 1 : before->second.numel();
   const std::int64_t task = want_number("standing/task", 0, std::max<std::int64_t>(tasks - 1, 0));
   want_number("standing/epoch", 0, options.epochs);
-  for (const char* name : {"standing/position", "standing/steps", "result/steps", "result/test_reads"})
-    want_number(name, 0, kAny);
+  std::int64_t examples = 0;  // of the stage
+  for (int t : stage(static_cast<int>(task), static_cast<int>(tasks))) {
+    const auto train = scenario.find("task " + std::to_string(t) + " train");
+    if (train != scenario.end()) examples += train->second;
+    else problems << "\n  missing: scenario/task " << t << " train";
+  }
+  const std::int64_t position = want_number("standing/position", 0, examples);
+  if (options.batch_size > 0 && position % options.batch_size != 0 && position != examples)
+    problems << "\n  differs: standing/position is " << position << ", expected a multiple of " << options.batch_size
+             << " or " << examples;
+  for (const char* name : {"standing/steps", "result/steps", "result/test_reads"}) want_number(name, 0, kAny);
   for (const char* name : {"random/seed", "random/draw"}) want_number(name, -kAny - 1, kAny);
   for (const char* name : {"standing/loss", "standing/seconds"}) want(name, {}, DType::f64);
   for (const char* name : {"result/losses", "result/seconds"}) want(name, {task}, DType::f64);

@@ -1,4 +1,5 @@
 // The reservoir: who is in it, how often, unchanged; and replay's joined batches.
+#include <limits>
 #include <set>
 
 #include <stet/continual/strategies/replay.h>
@@ -123,6 +124,13 @@ TEST_CASE("Reservoirs refuse what does not fit") {
   nn::State broken = memory.state();
   broken.erase("y");
   CHECK_THROWS_WITH(memory.load(broken), Contains("does not fit"));
+  for (const std::int64_t seen : {std::int64_t{-100000}, std::numeric_limits<std::int64_t>::max()})
+    for (const bool stored : {true, false}) {
+      nn::State damaged = stored ? memory.state() : nn::State();
+      damaged["counters"] = tensor(std::vector<std::int64_t>{seen, 1, 2});
+      CHECK_THROWS_WITH(memory.load(damaged), Contains("[reservoir] the state has " + std::to_string(seen) +
+                                                       " examples seen, expected 0 to"));
+    }
   CHECK(memory.size() == 3);
 }
 

@@ -238,6 +238,11 @@ TEST_CASE("A state that does not fit is refused with a list, and nothing has cha
                 "mismatched: model/fc2.bias is f64 (6,), expected f32 (6,)", "missing: fc1.bias/m",
                 "unexpected: fc3.bias/m", "strategy 1/", "does not fit capacity 20", "unexpected: strategy 7/y (1,)",
                 "missing: random/draw", "differs: standing/task is 3, expected 0 to 2"});
+  for (const std::int64_t position : {3, 41, 48, -16}) {  // no place between two batches of 16 of 40 examples
+    bad = good;
+    bad["standing/position"] = tensor(std::vector<std::int64_t>{position}, {});
+    refuses(bad, {"differs: standing/position is " + std::to_string(position) + ", expected "});
+  }
   for (const auto& [name, value] : good) {  // each name counts
     bad = good;
     bad.erase(name);
