@@ -29,7 +29,6 @@ Tensor sampled_labels(const Tensor& logits, const Tensor& uniforms) {
 std::vector<Tensor> batch_sum(Context& context, const Batch& batch, const std::vector<Tensor>& parameters, Fisher kind,
                               const Tensor& uniforms) {
   const Tensor logits = context.logits(batch);
-  check(logits.rank() == 2, "fisher", "logits ", logits.shape(), ": expected (examples, outputs)");
   switch (kind) {
     case Fisher::exact: return squared_gradients(logits, exact_fisher_seeds(logits), parameters);
     case Fisher::sampled:

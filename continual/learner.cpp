@@ -28,10 +28,30 @@ void check_parameters(const nn::Module& model, const std::string& task) {
                      "' is not finite: training has diverged: most often the learning rate is too high");
 }
 
+/// Another model's optimizer would step to the end of the run, and nothing would be learned.
+void check_optimizer(const nn::Module& model, const optim::Optimizer& optimizer) {
+  const auto trainable = model.trainable_parameters(), known = optimizer.parameters();
+  if (trainable.empty() ||
+      std::find_first_of(trainable.begin(), trainable.end(), known.begin(), known.end()) != trainable.end())
+    return;
+  fail("run", "the optimizer has ", known.size(), " parameters and none of the model's ", trainable.size(),
+       " that are trainable, '", trainable.front()->path(), "' the first of them: expected one at least");
+}
+
 }  // namespace
 
 Tensor Context::mask_logits(const Tensor& logits, const Tensor& tasks) const {
   return output_mask.defined() ? logits + index_select(output_mask, 0, tasks) : logits;
+}
+
+/// Before the mask is added: it would stretch one output, or one example, to all.
+Tensor Context::logits(const Batch& batch) const {
+  const Batch here = batch.to(device());
+  const Tensor all = forward(here.x);
+  const Shape expected{here.x.shape()[0], scenario.outputs};
+  check(all.shape() == expected, "logits", "the model gives ", all.shape(), ": expected ", expected,
+        ", an output for each of the scenario's");
+  return mask_logits(all, here.task);
 }
 
 /// One training step; everything that a strategy can add stands here.
@@ -148,6 +168,7 @@ Result Learner::run(const Scenario& scenario) {
     model_.train();
     for (const auto& s : strategies_) s->begin_task(context);
     if (midway) put(std::exchange(loaded_, {}));  // over what begin_task() started anew
+    check_optimizer(model_, optimizer_);
     result_.losses.push_back(train_stage(context, trained));
     for (const auto& s : strategies_) s->end_task(context);
     result_.seconds.push_back(seconds_of_task());

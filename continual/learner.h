@@ -58,7 +58,8 @@ class Learner {
   /// and after each task. A learner runs once, since its strategies remember what they saw. The first step whose loss
   /// is NaN or infinite throws Diverged, which names task and step, before on_progress hears of it: what was saved
   /// there stays. So does a task after whose last step a parameter is not finite. With options.stop_when_diverged off
-  /// the run goes on.
+  /// the run goes on. An Error when the model's outputs are not the scenario's in number, or when the optimizer has no
+  /// trainable parameter of the model.
   Result run(const Scenario& scenario);
   /// Outputs for x, without a task: all outputs compete.
   Tensor predict(const Tensor& x);

@@ -41,7 +41,7 @@ struct Task {
 
 struct Scenario {
   Setting setting = Setting::class_incremental;
-  std::int64_t outputs = 0;  ///< width of the model's last layer
+  std::int64_t outputs = 0;  ///< width of the model's last layer; a learner refuses a model with another
   std::vector<Task> tasks;
 
   /// (tasks, outputs) f32, to be added to logits: 0 where an output belongs to the task, -1e30 elsewhere.

@@ -29,10 +29,9 @@ struct Context {
   Tensor mask_logits(const Tensor& logits, const Tensor& tasks) const;
   /// Where the model is: what a strategy computes with the model's outputs belongs there, `batch.to(device())`.
   Device device() const { return model.device(); }
-  Tensor logits(const Batch& batch) const {
-    const Batch here = batch.to(device());
-    return mask_logits(forward(here.x), here.task);
-  }
+  /// The model's outputs for a batch (n, outputs), masked. An Error when the model gives another shape than the
+  /// scenario's.
+  Tensor logits(const Batch& batch) const;
 };
 
 class Strategy {

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <sstream>
 
 #include <stet/continual/learner.h>
 #include <stet/continual/strategies/baselines.h>
@@ -163,6 +164,53 @@ TEST_CASE("Learners refuse what cannot be run") {
   CHECK_THROWS_WITH(Replay({.batch_size = -1}), Contains("[Replay] batch size -1: expected"));
   Learner frozen(pupil.model, pupil.optimizer, Freeze({.globs = {"*"}}));
   CHECK_THROWS_WITH(frozen.run(scenario), Contains("nothing is left to train"));
+}
+
+TEST_CASE("A model with other outputs than the scenario's is refused, in training and in evaluation") {
+  for (const Setting setting : {Setting::task_incremental, Setting::domain_incremental, Setting::class_incremental})
+    for (const std::int64_t width : {1, 7}) {
+      const Scenario scenario = small(setting);
+      Pupil pupil(30, 8, width);
+      Learner learner(pupil.model, pupil.optimizer);
+      std::ostringstream wanted;
+      wanted << ", " << width << "): expected (40, " << scenario.outputs << "), an output for each of the scenario's";
+      CHECK_THROWS_WITH(learner.evaluate(scenario, scenario.tasks[0].test.read()),
+                        Contains("[logits] the model gives (") && Contains(wanted.str()));
+      CHECK_THROWS_WITH(learner.run(scenario), Contains("[logits] the model gives ("));
+    }
+  // One row for all examples, and more axes than two, would be stretched as well.
+  const Scenario scenario = small(Setting::task_incremental);
+  struct Wrong : nn::Module {
+    nn::Linear fc{this, "fc", 30, 6};
+    bool mean_of_all;
+    explicit Wrong(bool mean) : mean_of_all(mean) {}
+    Tensor operator()(const Tensor& x) { return mean_of_all ? mean(fc(x), {0}, true) : unsqueeze(fc(x), 0); }
+  };
+  for (const bool mean_of_all : {true, false}) {
+    Wrong model(mean_of_all);
+    optim::Sgd optimizer(model.parameters(), {});
+    Learner learner(model, optimizer);
+    CHECK_THROWS_WITH(learner.evaluate(scenario, scenario.tasks[0].test.read()), Contains("expected (40, 6)"));
+  }
+}
+
+TEST_CASE("Another model's optimizer is refused; one of a part of the model is not") {
+  const Scenario scenario = small(Setting::class_incremental);
+  Pupil pupil(30, 8, 6), other(30, 8, 6);
+  Learner learner(pupil.model, other.optimizer);
+  CHECK_THROWS_WITH(learner.run(scenario),
+                    Contains("[run] the optimizer has 4 parameters and none of the model's 4 that "
+                             "are trainable, 'fc1.weight' the first of them"));
+  CHECK_FALSE(std::isnan(learner.evaluate(scenario, scenario.tasks[0].test.read())));  // which needs no optimizer
+  optim::Adam head({&pupil.model.parameter("fc2.weight")}, {});
+  Learner with_head(pupil.model, head);
+  const Tensor body = pupil.model.parameter("fc1.weight").value().detach().clone();
+  with_head.run(scenario);
+  CHECK(same(pupil.model.parameter("fc1.weight").value().detach(), body));
+  // What is in the optimizer but frozen does not count.
+  pupil.model.freeze("fc2.*");
+  Learner frozen(pupil.model, head);
+  CHECK_THROWS_WITH(frozen.run(scenario), Contains("the optimizer has 1 parameters and none of the model's 2"));
 }
 
 TEST_CASE("A loss that is not finite ends the run at its step, or goes into the result where it is wanted") {
