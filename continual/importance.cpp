@@ -52,6 +52,11 @@ std::string_view name_of(Fisher kind) {
   return names[static_cast<int>(kind)];
 }
 
+void check_options(const FisherOptions& options) {
+  check(options.samples >= 0, "fisher", "samples ", options.samples, ": expected 0 (all) or more");
+  check(options.batch_size >= 1, "fisher", "batch size ", options.batch_size, ": expected at least 1");
+}
+
 /// d log p(c | x) / d logits = e_c - p, times sqrt(p_c): squared and summed over c this is the exact Fisher.
 std::vector<Tensor> exact_fisher_seeds(const Tensor& logits) {
   const NoGrad no_grad;
@@ -72,7 +77,7 @@ std::vector<Tensor> exact_fisher_seeds(const Tensor& logits) {
 /// cutting them into other batches does not change their labels.
 nn::State fisher_diagonal(Context& context, const Examples& examples, const FisherOptions& options) {
   check(examples.size() > 0, "fisher", "needs at least one example");
-  check(options.batch_size > 0, "fisher", "batch size ", options.batch_size);
+  check_options(options);
   const nn::EvalScope evaluation(context.model);
   const auto parameters = context.model.trainable_parameters();
   std::vector<Tensor> tensors, total;

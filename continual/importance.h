@@ -22,6 +22,9 @@ struct FisherOptions {
   std::uint64_t seed = 0;         ///< for `sampled`
 };
 
+/// An Error when a number of examples is out of range.
+void check_options(const FisherOptions& options);
+
 /// Mean over the examples of each trainable parameter's Fisher diagonal, by parameter path (batch_mean: the
 /// mean over batches, weighted by their sizes). The model is in evaluation mode meanwhile, its gradients,
 /// buffers and modes are left as they were. A model without trainable parameters has none: the result is

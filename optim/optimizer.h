@@ -97,7 +97,8 @@ class Optimizer {
   void clear_mask(const std::string& name) { masks_.erase(name); }
   const Mask* mask(const std::string& name) const;
 
-  /// Scales all gradients so that their joint 2-norm is at most `norm`; masked elements do not count. 0: off.
+  /// Scales all gradients so that their joint 2-norm is at most `norm`; masked elements do not count. 0: off;
+  /// infinity: the norm is measured (last_grad_norm) and nothing is scaled.
   void clip_norm(double norm);
   /// Clamps every gradient element to [-value, value]. 0: off.
   void clip_value(double value);

@@ -99,16 +99,19 @@ void Adam::update(const Slot& slot, std::size_t group) const {
 }
 
 Schedule constant_schedule(double factor) {
+  check_settings("constant_schedule", {{"factor", factor}});
   return [factor](std::int64_t) { return factor; };
 }
 
 Schedule step_schedule(std::int64_t every, double factor) {
   check(every > 0, "step_schedule", "every ", every, " steps");
+  check_settings("step_schedule", {{"factor", factor}});
   return [=](std::int64_t step) { return std::pow(factor, static_cast<double>(step / every)); };
 }
 
 Schedule cosine_schedule(std::int64_t total, double last) {
   check(total > 0, "cosine_schedule", "over ", total, " steps");
+  check_settings("cosine_schedule", {{"last", last}});
   return [=](std::int64_t step) {
     const double at = std::min(1.0, static_cast<double>(step) / static_cast<double>(total));
     return last + (1 - last) * (1 + std::cos(std::numbers::pi * at)) / 2;

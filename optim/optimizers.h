@@ -76,7 +76,7 @@ class AdamW final : public Adam {
       : AdamW({{parameters, options}}) {}
 };
 
-// Schedules: factors on the learning rate.
+// Schedules: factors on the learning rate. A factor that is negative or not finite is an Error.
 
 Schedule constant_schedule(double factor = 1);
 /// factor^(number of multiples of `every` passed).

@@ -18,6 +18,7 @@ class Ewc final : public Strategy {
  public:
   explicit Ewc(EwcOptions options = {}) : options_(options) {
     check_settings("Ewc", {{"lambda", options.lambda}, {"gamma", options.gamma}});
+    check_options(options.fisher);
   }
   std::string name() const override { return options_.online ? "online ewc" : "ewc"; }
   std::vector<std::string> claims() const override { return {"penalty 'ewc'"}; }

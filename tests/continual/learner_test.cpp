@@ -161,6 +161,8 @@ TEST_CASE("Learners refuse what cannot be run") {
   CHECK_THROWS_WITH(Freeze({}), Contains("no globs"));
   CHECK_THROWS_WITH(Ewc({.lambda = -1}), Contains("[Ewc] lambda -1: expected"));
   CHECK_THROWS_WITH(Ewc({.gamma = std::numeric_limits<double>::quiet_NaN()}), Contains("[Ewc] gamma nan: expected"));
+  CHECK_THROWS_WITH(Ewc({.fisher = {.samples = -1}}), Contains("[fisher] samples -1: expected 0 (all) or more"));
+  CHECK_THROWS_WITH(Ewc({.fisher = {.batch_size = 0}}), Contains("[fisher] batch size 0: expected at least 1"));
   CHECK_THROWS_WITH(Replay({.batch_size = -1}), Contains("[Replay] batch size -1: expected"));
   Learner frozen(pupil.model, pupil.optimizer, Freeze({.globs = {"*"}}));
   CHECK_THROWS_WITH(frozen.run(scenario), Contains("nothing is left to train"));

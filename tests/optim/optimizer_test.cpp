@@ -259,7 +259,7 @@ TEST_CASE("A step reaches every element of many parameters, small, empty and lar
     squares += sum(square(cast(g, f64))).item();
   }
   Sgd optimizer(model.parameters(), {.lr = 0.5});
-  optimizer.clip_norm(1e6);  // measured, not reached
+  optimizer.clip_norm(std::numeric_limits<double>::infinity());  // measured, not reached
   optimizer.step();
   CHECK(optimizer.last_grad_norm() == Approx(std::sqrt(squares)));
   for (std::size_t i = 0; i < all.size(); ++i) {
@@ -357,6 +357,9 @@ TEST_CASE("Settings that are negative or no finite number are refused for what t
     refused("[Adam] eps", [&] { Adam(p, {.eps = wrong}); });
     refused("[AdamW] lr", [&] { AdamW(p, {.lr = wrong}); });
     refused("[AdamW] weight decay", [&] { AdamW(p, {.weight_decay = wrong}); });
+    refused("[constant_schedule] factor", [&] { constant_schedule(wrong); });
+    refused("[step_schedule] factor", [&] { step_schedule(1, wrong); });
+    refused("[cosine_schedule] last", [&] { cosine_schedule(10, wrong); });
     Sgd optimizer(p, {});
     CHECK_THAT(message_of([&] {
                  optimizer.set_penalty("ewc", {wrong, {}, {}});
