@@ -74,6 +74,8 @@ MultiHeadAttention::MultiHeadAttention(std::int64_t width, std::int64_t heads, M
 
 void MultiHeadAttention::make_projections() {
   kv_heads_ = options_.kv_heads ? options_.kv_heads : heads_;
+  check(options_.dropout >= 0 && options_.dropout < 1, "MultiHeadAttention", "'", path(), "': dropout ",
+        options_.dropout, ", expected at least 0 and below 1");
   check(heads_ >= 1 && kv_heads_ >= 1 && heads_ % kv_heads_ == 0, "MultiHeadAttention", "'", path(), "' of ", heads_,
         " heads, ", kv_heads_, " of keys: expected a multiple");
   check(options_.head_width > 0 || (width_ > 0 && width_ % heads_ == 0), "MultiHeadAttention", "'", path(), "': width ",

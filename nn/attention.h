@@ -56,7 +56,7 @@ struct MultiHeadAttentionOptions {
   bool causal = false;
   std::int64_t window = 0;  ///< as AttentionOptions::window
   bool qkv_bias = true, out_bias = true;
-  double dropout = 0;        ///< of the probabilities, in training
+  double dropout = 0;        ///< of the probabilities, in training; below 1
   bool interleaved = false;  ///< rotary pairs are neighbours (rotary() in autograd/attention.h)
   MultiHeadAttentionNames names = {};
 };

@@ -30,8 +30,8 @@ Tensor as_tensor(GeneratorState state) {
   return tensor<std::int64_t>({std::bit_cast<std::int64_t>(state.seed), std::bit_cast<std::int64_t>(state.draw)});
 }
 
-double checked_probability(double p) {
-  check(p >= 0 && p <= 1, "Dropout", "p ", p, ": expected 0 to 1");
+double checked_probability(const Module& owner, double p) {
+  check(p >= 0 && p <= 1, "Dropout", "'", owner.path(), "' with p ", p, ": expected 0 to 1");
   return p;
 }
 
@@ -100,11 +100,11 @@ Tensor RMSNorm::operator()(const Tensor& x) const {
 Dropout::Dropout(Module* parent, std::string name, double p)
     : Module(parent, std::move(name)),
       generator(this, "generator", as_tensor(init::generator(*this, "generator").state())),
-      p_(checked_probability(p)) {}
+      p_(checked_probability(*this, p)) {}
 
 Dropout::Dropout(double p)
     : generator(this, "generator", as_tensor(init::generator(*this, "generator").state())),
-      p_(checked_probability(p)) {}
+      p_(checked_probability(*this, p)) {}
 
 Tensor Dropout::operator()(const Tensor& x) {
   if (!is_training() || p_ == 0) return x;

@@ -118,8 +118,8 @@ class RMSNorm : public Module {
   RMSNormOptions options_;
 };
 
-/// Sets elements to zero with probability p and scales the others by 1 / (1 - p) (Srivastava et al. 2014).
-/// Passes its input on in evaluation mode. The random stream is the layer's own and is saved with the model.
+/// Sets elements to zero with probability p (0 to 1, else an Error) and scales the others by 1 / (1 - p) (Srivastava et
+/// al. 2014). Passes its input on in evaluation mode. The random stream is the layer's own and is saved with the model.
 class Dropout : public Module {
  public:
   Dropout(Module* parent, std::string name, double p = 0.5);

@@ -75,6 +75,7 @@ Tensor TransformerBlock::operator()(const Tensor& x, const AttentionContext& con
 TransformerStack::TransformerStack(Module* parent, std::string name, std::int64_t count,
                                    const std::function<TransformerOptions(std::int64_t)>& options)
     : Module(parent, std::move(name)) {
+  check(count >= 1, "TransformerStack", "'", path(), "': ", count, " blocks, expected at least 1");
   for (std::int64_t i = 0; i < count; ++i)
     blocks_.push_back(std::make_unique<TransformerBlock>(this, std::to_string(i), options(i)));
 }

@@ -73,7 +73,7 @@ class TransformerBlock : public Module {
   std::optional<Dropout> dropout1_, dropout2_;
 };
 
-/// The blocks "0", "1", ... of a stack, as a module.
+/// The blocks "0", "1", ... of a stack, one at least, as a module.
 class TransformerStack : public Module {
  public:
   TransformerStack(Module* parent, std::string name, std::int64_t count, const TransformerOptions& options)

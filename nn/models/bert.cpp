@@ -42,7 +42,7 @@ void Bert::make_parts() {
   make(positions_, "embeddings.position_embeddings", config_.max_position_embeddings, width);
   make(types_, "embeddings.token_type_embeddings", config_.type_vocab_size, width);
   make(norm_, "embeddings.LayerNorm", width, LayerNormOptions{.eps = config_.layer_norm_eps});
-  if (config_.hidden_dropout_prob > 0) make(dropout_, "embeddings.dropout", config_.hidden_dropout_prob);
+  if (config_.hidden_dropout_prob != 0) make(dropout_, "embeddings.dropout", config_.hidden_dropout_prob);
   make(layers, "encoder.layer", config_.num_hidden_layers, block(config_));
   if (config_.pooler) make(pooler_, "pooler.dense", width, width);
   initialize_transformer(*this, config_.initializer_range);
@@ -86,7 +86,7 @@ BertClassifier::BertClassifier(BertConfig config, BertClassifierOptions options)
   check(options_.labels.empty() || std::ssize(options_.labels) == options_.num_labels, "BertClassifier", "found ",
         options_.labels.size(), " labels, expected num_labels ", options_.num_labels);
   const double dropout = options_.classifier_dropout.value_or(config.hidden_dropout_prob);
-  if (dropout > 0) dropout_.emplace(this, "dropout", dropout);
+  if (dropout != 0) dropout_.emplace(this, "dropout", dropout);
   initialize_transformer(*this, config.initializer_range);
 }
 

@@ -29,7 +29,7 @@ Gpt2::Gpt2(Gpt2Config config)
       h(&transformer_, "h", config.n_layer, block(config)),
       ln_f_(&transformer_, "ln_f", config.n_embd, {.eps = config.layer_norm_epsilon}),
       lm_head_(this, "lm_head", wte_) {
-  if (config.embd_pdrop > 0) drop_.emplace(&transformer_, "drop", config.embd_pdrop);
+  if (config.embd_pdrop != 0) drop_.emplace(&transformer_, "drop", config.embd_pdrop);
   initialize_transformer(*this, config.initializer_range);
   const double residual = config.initializer_range / std::sqrt(2.0 * static_cast<double>(config.n_layer));
   for (Parameter* p : parameters())

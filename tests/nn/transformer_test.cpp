@@ -1,5 +1,7 @@
 // Blocks and models: what they may not see, cached decoding, padding, recomputation, sequence losses, names.
 #include <cmath>
+#include <limits>
+#include <sstream>
 
 #include <stet/autograd/engine.h>
 #include <stet/autograd/squared.h>
@@ -222,4 +224,42 @@ TEST_CASE("Hidden states and attentions can be looked at") {
   std::vector<Tensor> kept;
   CHECK(test::message_of([&] { gpt2(tokens(1, 4), {.hidden_states = &kept}); }).find("NoGrad") != std::string::npos);
   CHECK(test::message_of([&] { gpt2(tokens(1, 4), {.attentions = &kept}); }).find("NoGrad") != std::string::npos);
+}
+
+TEST_CASE("Dropout that is no probability and a stack without blocks are refused when the model is made") {
+  const auto message = [](auto make) { return test::message_of([&] { make(); }); };
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  for (const double wrong : {nan, -0.1, 1.5}) {
+    INFO(wrong);
+    std::ostringstream value;
+    value << wrong;
+    const std::string dropout = "with p " + value.str() + ": expected 0 to 1";
+    const std::string attention = ": dropout " + value.str() + ", expected at least 0 and below 1";
+    nn::Gpt2Config gpt2 = small_gpt2();
+    gpt2.embd_pdrop = wrong;
+    CHECK(message([&] { nn::Gpt2 model(gpt2); }) == "[Dropout] 'transformer.drop' " + dropout);
+    gpt2 = small_gpt2();
+    gpt2.resid_pdrop = wrong;
+    CHECK(message([&] { nn::Gpt2 model(gpt2); }) == "[Dropout] 'transformer.h.0.dropout1' " + dropout);
+    gpt2 = small_gpt2();
+    gpt2.attn_pdrop = wrong;
+    CHECK(message([&] { nn::Gpt2 model(gpt2); }) == "[MultiHeadAttention] 'transformer.h.0.attn'" + attention);
+    nn::BertConfig bert{
+        .vocab_size = 11, .hidden_size = 8, .num_hidden_layers = 1, .num_attention_heads = 2, .intermediate_size = 8};
+    CHECK(message([&] { nn::BertClassifier model(bert, {.classifier_dropout = wrong}); }) ==
+          "[Dropout] 'dropout' " + dropout);
+    bert.hidden_dropout_prob = wrong;
+    CHECK(message([&] { nn::Bert model(bert); }) == "[Dropout] 'embeddings.dropout' " + dropout);
+    nn::LlamaConfig llama = small_llama();
+    llama.attention_dropout = wrong;
+    CHECK(message([&] { nn::Llama model(llama); }) == "[MultiHeadAttention] 'model.layers.0.self_attn'" + attention);
+  }
+  CHECK(message([] { nn::MultiHeadAttention(8, 2, {.dropout = 1}); }) ==
+        "[MultiHeadAttention] '': dropout 1, expected at least 0 and below 1");
+  for (const std::int64_t count : {-1, 0}) {
+    nn::Gpt2Config config = small_gpt2();
+    config.n_layer = count;
+    CHECK(message([&] { nn::Gpt2 model(config); }) ==
+          "[TransformerStack] 'transformer.h': " + std::to_string(count) + " blocks, expected at least 1");
+  }
 }
