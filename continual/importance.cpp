@@ -6,7 +6,6 @@
 
 #include <stet/autograd/engine.h>
 #include <stet/autograd/squared.h>
-#include <stet/tensor/error.h>
 
 namespace stet::continual {
 namespace {

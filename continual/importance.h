@@ -3,6 +3,7 @@
 #pragma once
 
 #include <stet/continual/strategy.h>
+#include <stet/tensor/error.h>
 
 namespace stet::continual {
 

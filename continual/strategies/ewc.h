@@ -3,7 +3,6 @@
 #pragma once
 
 #include <stet/continual/importance.h>
-#include <stet/tensor/error.h>
 
 namespace stet::continual {
 
