@@ -51,7 +51,7 @@ template <class Model> void check_greedy(Model&& model) {
 }  // namespace
 
 TEST_CASE("Greedy generation with a cache is that without; so are top_k 1 and a tiny top_p") {
-  manual_seed(1);  // whatever tests have drawn before
+  manual_seed(31);  // whatever tests have drawn before
   check_greedy(nn::Gpt2(gpt2()));
   check_greedy(nn::Llama(llama()));
 }
