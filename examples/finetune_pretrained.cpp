@@ -138,7 +138,7 @@ void choose(const Arguments& a, const Model& model, continual::Adapters& adapter
 
 void train(const Arguments& a, const Model& model, const Text& domain, const Text& general) {
   const double rate = a.rate > 0 ? a.rate : a.method == "lora" ? 1e-3 : 1e-4;
-  optim::AdamW optimizer(model.module().trainable_parameters(), {.lr = rate});
+  optim::AdamW optimizer(model.module().trainable_parameters(), {.lr = rate, .weight_decay = 0});
   optimizer.clip_norm(1);
   const std::int64_t warm = std::min<std::int64_t>(20, a.steps / 10);
   optimizer.set_schedule(

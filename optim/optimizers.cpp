@@ -98,6 +98,16 @@ void Adam::update(const Slot& slot, std::size_t group) const {
   else slot.fused<AdamRule>(u);
 }
 
+namespace {
+std::vector<Group<AdamOptions>> as_adam(const std::vector<Group<AdamWOptions>>& groups) {
+  std::vector<Group<AdamOptions>> out;
+  for (const auto& group : groups) out.push_back({group.parameters, group.options});
+  return out;
+}
+}  // namespace
+
+AdamW::AdamW(const std::vector<Group<AdamWOptions>>& groups) : Adam(as_adam(groups), true) {}
+
 Schedule constant_schedule(double factor) {
   check_settings("constant_schedule", {{"factor", factor}});
   return [factor](std::int64_t) { return factor; };

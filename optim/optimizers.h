@@ -1,5 +1,5 @@
-// The optimizers, in order of increasing complexity. Options are those of PyTorch, with its defaults and
-// formulas.
+// The optimizers, in order of increasing complexity. Options are those of PyTorch, with its formulas and its defaults,
+// Sgd's learning rate apart.
 #pragma once
 
 #include <stet/optim/optimizer.h>
@@ -68,12 +68,18 @@ class Adam : public Optimizer {
   bool decoupled_;
 };
 
+/// Adam's, but decays unless told otherwise.
+struct AdamWOptions {
+  double lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 1e-2;
+  bool amsgrad = false;
+  operator AdamOptions() const { return {lr, beta1, beta2, eps, weight_decay, amsgrad}; }
+};
+
 /// AdamW (Loshchilov & Hutter 2019); weight decay shrinks the parameter directly.
 class AdamW final : public Adam {
  public:
-  explicit AdamW(std::vector<Group<AdamOptions>> groups) : Adam(std::move(groups), true) {}
-  AdamW(const std::vector<nn::Parameter*>& parameters, AdamOptions options = {.weight_decay = 1e-2})
-      : AdamW({{parameters, options}}) {}
+  explicit AdamW(const std::vector<Group<AdamWOptions>>& groups);
+  AdamW(const std::vector<nn::Parameter*>& parameters, AdamWOptions options = {}) : AdamW({{parameters, options}}) {}
 };
 
 // Schedules: factors on the learning rate. A factor that is negative or not finite is an Error.

@@ -98,7 +98,7 @@ Case minilm_case(const std::string& name, const nn::State& file) {
       if (p->path().ends_with("lora_A")) p->set(file.at("lora_A"));
   }
   auto optimizer =
-      std::make_shared<optim::AdamW>(model.trainable_parameters(), optim::AdamOptions{.lr = 1e-4, .weight_decay = 0});
+      std::make_shared<optim::AdamW>(model.trainable_parameters(), optim::AdamWOptions{.lr = 1e-4, .weight_decay = 0});
   return {[=](std::int64_t i) {
     const Tensor hidden = training->model.bert(training->data.tokens(i)).hidden;
     return training->update(*optimizer, training->model.logits(hidden), i);

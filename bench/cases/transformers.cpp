@@ -26,7 +26,8 @@ Case training(const nn::State& file) {
                                                          .embd_pdrop = 0,
                                                          .attn_pdrop = 0});
   model->load(weights(file, "model/"));
-  auto optimizer = std::make_shared<optim::AdamW>(model->parameters(), optim::AdamOptions{.lr = 1e-4});
+  auto optimizer =
+      std::make_shared<optim::AdamW>(model->parameters(), optim::AdamWOptions{.lr = 1e-4, .weight_decay = 0});
   const Tensor batches = file.at("tokens");
   return {[=](std::int64_t i) {
     const Tensor tokens = select(batches, 0, i % batches.shape()[0]);

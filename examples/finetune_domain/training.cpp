@@ -95,12 +95,12 @@ nn::State sampled_fisher(nn::Gpt2& model, const std::string& text, std::int64_t 
 void train(nn::Gpt2& model, const Method& method, const std::string& text, const std::string& old, int steps,
            std::uint64_t seed, const nn::State& importance, const std::function<void(int)>& report) {
   const int blocks = static_cast<int>(model.config().n_layer);
-  std::vector<optim::Group<optim::AdamOptions>> groups;
+  std::vector<optim::Group<optim::AdamWOptions>> groups;
   for (nn::Parameter* p : model.parameters()) {
     const int depth = depth_of(*p, blocks);
     if (!method.adapter) p->set_trainable(method.top == 0 || depth >= blocks - method.top);
     if (!p->trainable()) continue;
-    groups.push_back({{p}, {.lr = method.rate * std::pow(method.decay, blocks - depth)}});
+    groups.push_back({{p}, {.lr = method.rate * std::pow(method.decay, blocks - depth), .weight_decay = 0}});
   }
   optim::AdamW optimizer(groups);
   optimizer.clip_norm(1);

@@ -86,7 +86,7 @@ TEST_CASE("A steady training step waits for nothing, copies nothing and allocate
 TEST_CASE("The optimizer is one launch, however many parameters there are") {
   if (const OnCuda cuda; cuda) {
     nn::Mlp model({9, 8, 7, 6, 5, 4});
-    optim::AdamW optimizer(model.parameters(), optim::AdamOptions{});
+    optim::AdamW optimizer(model.parameters());
     sum(square(model(ones({3, 9})))).backward();
     optimizer.step();
     const auto before = cuda::counters().launches;

@@ -81,7 +81,7 @@ std::vector<Case> cases() {
   add_case<Sgd>(out, "nesterov", SgdOptions{.lr = 1e-3, .momentum = 0.9, .nesterov = true});
   add_case<Adam>(out, "adam", AdamOptions{.lr = 1e-3});
   add_case<Adam>(out, "amsgrad", AdamOptions{.lr = 1e-3, .amsgrad = true});
-  add_case<AdamW>(out, "adamw", AdamOptions{.lr = 1e-3});
+  add_case<AdamW>(out, "adamw", AdamWOptions{.lr = 1e-3});
   add_case<Adagrad>(out, "adagrad", AdagradOptions{.lr = 1e-2, .initial_accumulator = 0.1});
   return out;
 }

@@ -50,12 +50,12 @@ std::unique_ptr<optim::Optimizer> make_optimizer(const GoldenCase& c, const std:
                                                                               .weight_decay = o(weight_decay),
                                                                               .initial_accumulator = o(initial),
                                                                               .eps = o(eps)});
-  const optim::AdamOptions options{.lr = o(lr),
-                                   .beta1 = o(beta1),
-                                   .beta2 = o(beta2),
-                                   .eps = o(eps),
-                                   .weight_decay = o(weight_decay),
-                                   .amsgrad = o(amsgrad) != 0};
+  const optim::AdamWOptions options{.lr = o(lr),
+                                    .beta1 = o(beta1),
+                                    .beta2 = o(beta2),
+                                    .eps = o(eps),
+                                    .weight_decay = o(weight_decay),
+                                    .amsgrad = o(amsgrad) != 0};
   if (c.operation == "adam") return std::make_unique<optim::Adam>(parameters, options);
   return std::make_unique<optim::AdamW>(parameters, options);
 }

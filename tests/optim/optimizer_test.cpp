@@ -44,7 +44,7 @@ std::vector<Maker> makers(double decay = 1e-2) {
           maker<Sgd>("nesterov", SgdOptions{.lr = 0.02, .momentum = 0.9, .weight_decay = decay, .nesterov = true}),
           maker<Adam>("adam", AdamOptions{.lr = 0.01, .weight_decay = decay}),
           maker<Adam>("amsgrad", AdamOptions{.lr = 0.01, .weight_decay = decay, .amsgrad = true}),
-          maker<AdamW>("adamw", AdamOptions{.lr = 0.01, .weight_decay = decay}),
+          maker<AdamW>("adamw", AdamWOptions{.lr = 0.01, .weight_decay = decay}),
           maker<Adagrad>("adagrad", AdagradOptions{.lr = 0.05, .weight_decay = decay})};
 }
 
@@ -213,6 +213,22 @@ TEST_CASE("Groups have complete options of their own") {
   CHECK(optimizer.state().contains("b/momentum"));
   CHECK(optimizer.parameters() == Parameters{&model.a, &model.b});
   CHECK(optimizer.options(1).momentum == 0.9);
+}
+
+TEST_CASE("AdamW decays by 0.01 unless told otherwise, in groups too") {
+  Model model;
+  const auto lost = [&](AdamW& optimizer) {  // a gradient of 0 leaves the decay alone
+    const Tensor before = model.a.value().clone();
+    model.a.value().set_grad(zeros({4, 6}, f64));
+    optimizer.step();
+    return 1 - sum(model.a.value() / before).item() / 24;
+  };
+  AdamW plain({&model.a}), rated({&model.a}, {.lr = 0.5}), grouped({{{&model.a}, {.lr = 0.5}}}),
+      without({&model.a}, {.lr = 0.5, .weight_decay = 0});
+  CHECK(lost(plain) == Approx(1e-5).epsilon(1e-6));
+  CHECK(lost(rated) == Approx(5e-3));
+  CHECK(lost(grouped) == Approx(5e-3));
+  CHECK(lost(without) == 0);
 }
 
 TEST_CASE("Schedules") {
