@@ -5,7 +5,9 @@
 #include <cmath>
 #include <limits>
 #include <sstream>
+#include <utility>
 
+#include <stet/autograd/node.h>
 #include <stet/tensor/compute.h>
 #include <stet/tensor/error.h>
 
@@ -21,9 +23,22 @@ Tensor find(const nn::State& state, const std::string& name) {
   return it == state.end() ? Tensor() : it->second;
 }
 
-void check_fits(std::string_view what, const std::string& name, const Tensor& value, const nn::Parameter& p) {
-  check(value.shape() == p.shape(), "set_penalty", what, " of '", name, "' has shape ", value.shape(),
-        ", the parameter ", p.shape());
+void check_fits(std::string_view op, const QuadraticPenalty& penalty, const std::string& name, const nn::Parameter& p) {
+  const auto check_shape = [&](std::string_view what, const Tensor& value) {
+    check(!value.defined() || value.shape() == p.shape(), op, what, " of '", name, "' has shape ",
+          value.defined() ? value.shape() : Shape{}, ", the parameter ", p.shape());
+  };
+  check_shape("importance", find(penalty.importance, name));
+  check_shape("anchor", find(penalty.anchor, name));
+}
+
+/// The update reads a gradient's memory as its parameter's type.
+void check_gradient(std::string_view source, const NamedGradient& g) {
+  const Tensor& p = g.parameter->value();
+  check(g.gradient.shape() == p.shape() && g.gradient.dtype() == p.dtype(), "step", source, " gave '", g.name,
+        "' a gradient ", g.gradient.shape(), ' ', g.gradient.dtype(), ", expected ", p.shape(), ' ', p.dtype());
+  check(g.gradient.device() == p.device(), "step", source, " gave '", g.name, "' a gradient on ", g.gradient.device(),
+        ", the parameter is on ", p.device());
 }
 
 }  // namespace
@@ -37,6 +52,8 @@ Tensor Slot::gradient() const {
 }
 
 void Slot::fused(std::size_t rule, int states, UpdateOptions options) const {
+  check(std::cmp_equal(state_->size(), states), "step", "the update rule of '", name_, "' keeps ", states,
+        " state tensors: expected ", state_->size(), ", as many as state_names()");
   Pending pending{rule, parameter_.device(), {}, compute::contiguous(raw_gradient_)};
   Update& job = pending.job;
   job.dtype = parameter_.dtype();
@@ -72,14 +89,17 @@ void Slot::assign(const Tensor& parameter, const std::vector<Tensor>& state) con
 
 void Optimizer::add_group(std::size_t group, const std::vector<nn::Parameter*>& parameters) {
   check(group < group_count_, "add_parameters", "group ", group, " of ", group_count_);
+  std::vector<Entry> all = entries_;
   for (nn::Parameter* p : parameters) {
     const std::string name = p->path();
-    for (const Entry& e : entries_)
+    for (const Entry& e : all)
       check(e.parameter != p && e.name != name, "optimizer", "parameter '", name, "' is in it already");
     check(p->value().dtype() == DType::f32 || p->value().dtype() == DType::f64, "optimizer", "parameter '", name,
           "' holds ", p->value().dtype(), ", expected f32 or f64");
-    entries_.push_back({p, p->alive(), group, name, 0, {}});
+    for (const auto& [id, penalty] : penalties_) check_fits("add_parameters", penalty, name, *p);
+    all.push_back({p, p->alive(), group, name, 0, {}});
   }
+  entries_ = std::move(all);
 }
 
 /// What belongs to a model may go before its optimizer does, adapters above all.
@@ -157,11 +177,7 @@ void Optimizer::set_penalty(const std::string& id, QuadraticPenalty penalty) {
   check(penalty.strength >= 0 && std::isfinite(penalty.strength), "set_penalty", "strength ", penalty.strength, " of '",
         id, "': expected a finite number, 0 or more");
   check_alive("set_penalty");
-  for (const Entry& e : entries_) {
-    if (const Tensor t = find(penalty.importance, e.name); t.defined())
-      check_fits("importance", e.name, t, *e.parameter);
-    if (const Tensor t = find(penalty.anchor, e.name); t.defined()) check_fits("anchor", e.name, t, *e.parameter);
-  }
+  for (const Entry& e : entries_) check_fits("set_penalty", penalty, e.name, *e.parameter);
   penalties_.insert_or_assign(id, std::move(penalty));
   combine_penalties();
 }
@@ -227,7 +243,10 @@ std::vector<NamedGradient> Optimizer::gather() const {
     if (!e.parameter->trainable()) continue;
     const Mask* m = mask(e.name);
     if (m && m->is_none()) continue;
-    if (Tensor g = e.parameter->grad(); g.defined()) out.push_back({e.name, e.parameter, std::move(g)});
+    Tensor g = e.parameter->grad();
+    if (!g.defined()) continue;
+    out.push_back({e.name, e.parameter, std::move(g)});
+    check_gradient("backward or set_grad", out.back());
   }
   return out;
 }
@@ -254,10 +273,28 @@ Tensor Optimizer::clip_scale(const std::vector<NamedGradient>& gradients) {
   return where(last_norm_ > clip_norm_, clip_norm_ / (last_norm_ + 1e-6), one);
 }
 
+/// What init() gives, as memory that the update may write into.
+std::vector<Tensor> Optimizer::fresh_state(const Entry& entry) const {
+  const Tensor& p = entry.parameter->value();
+  const auto names = state_names(entry.group);
+  std::vector<Tensor> state = init(p, entry.group);
+  check(state.size() == names.size(), "step", "init() gave '", entry.name, "' ", state.size(),
+        " state tensors: expected ", names.size());
+  for (std::size_t i = 0; i < state.size(); ++i) {
+    Tensor& s = state[i];
+    check(s.defined(), "step", "init() left the state '", names[i], "' of '", entry.name, "' undefined");
+    check(s.shape() == p.shape() && s.dtype() == p.dtype() && s.device() == p.device(), "step",
+          "init() gave the state '", names[i], "' of '", entry.name, "' as ", s.shape(), ' ', s.dtype(), " on ",
+          s.device(), ": expected ", p.shape(), ' ', p.dtype(), " on ", p.device());
+    if (!owned(s)) s = s.clone();
+  }
+  return state;
+}
+
 void Optimizer::update_entry(Entry& entry, const Tensor& gradient, const Tensor& scale) {
   check(entry.step > 0 || !recording(gradient.device()), "step", "the first update of '", entry.name,
         "' inside a recorded step: do the step once before recording it");
-  if (entry.state.empty()) entry.state = init(entry.parameter->value(), entry.group);
+  if (entry.state.empty()) entry.state = fresh_state(entry);
   const std::size_t wanted = state_names(entry.group).size();
   check(entry.state.size() == wanted, "step", "the state of '", entry.name, "' has ", entry.state.size(),
         " tensors, its options now need ", wanted, ": reset_state() after such a change");
@@ -301,14 +338,11 @@ void Optimizer::check_transformed(const std::vector<NamedGradient>& gradients) c
     const bool known =
         std::any_of(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.parameter == g.parameter; });
     check(known, "step", "a gradient transform brought '", g.name, "', which is no parameter of this optimizer");
-    const Tensor& p = g.parameter->value();
+    check(g.parameter->trainable(), "step", "a gradient transform brought '", g.name,
+          "', which is frozen: expected trainable parameters alone");
     check(g.gradient.defined(), "step", "a gradient transform left '", g.name,
           "' without a gradient: take it out of the list instead");
-    check(g.gradient.shape() == p.shape() && g.gradient.dtype() == p.dtype(), "step", "a gradient transform gave '",
-          g.name, "' a gradient ", g.gradient.shape(), ' ', g.gradient.dtype(), ", expected ", p.shape(), ' ',
-          p.dtype());
-    check(g.gradient.device() == p.device(), "step", "a gradient transform gave '", g.name, "' a gradient on ",
-          g.gradient.device(), ", the parameter is on ", p.device());
+    check_gradient("a gradient transform", g);
   }
 }
 

@@ -88,7 +88,9 @@ class Optimizer {
   Optimizer(const Optimizer&) = delete;
   Optimizer& operator=(const Optimizer&) = delete;
 
-  /// Updates every parameter that is trainable and has a gradient; the others are left alone, state included.
+  /// Updates every parameter that is trainable and has a gradient; the others are left alone, state included. An Error,
+  /// before anything changes, when a gradient has not its parameter's shape, dtype and device, or when a transform
+  /// brings a parameter that is frozen or unknown.
   void step();
   void zero_grad();
 
@@ -117,7 +119,8 @@ class Optimizer {
   /// Before clipping; 0 until a step with clip_norm on. Waits for the device.
   double last_grad_norm() const { return last_norm_.defined() ? last_norm_.item() : 0; }
   std::vector<nn::Parameter*> parameters() const;
-  /// Adds parameters to an existing group, for heads that grow.
+  /// Adds parameters to an existing group, for heads that grow. An Error, before anything changes, when one is there
+  /// already or a penalty's importance or anchor has another shape.
   void add_parameters(const std::vector<nn::Parameter*>& parameters, std::size_t group = 0);
   /// Forgets parameters with their state and masks, before their module goes: an optimizer refuses to go on with one
   /// that is gone. An Error when one is not in it.
@@ -137,7 +140,8 @@ class Optimizer {
 
   /// Names of the state tensors of a parameter in that group.
   virtual std::vector<std::string> state_names(std::size_t group) const = 0;
-  /// Fresh state for a parameter; zeros unless overridden. Shapes must equal the parameter's.
+  /// Fresh state for a parameter; zeros unless overridden. Shapes, dtypes and devices are the parameter's: step()
+  /// throws an Error otherwise.
   virtual std::vector<Tensor> init(const Tensor& parameter, std::size_t group) const;
   virtual void update(const Slot& slot, std::size_t group) const = 0;
 
@@ -160,6 +164,7 @@ class Optimizer {
   void check_transformed(const std::vector<NamedGradient>& gradients) const;
   Tensor clip_scale(const std::vector<NamedGradient>& gradients);
   void combine_penalties();
+  std::vector<Tensor> fresh_state(const Entry& entry) const;
   void update_entry(Entry& entry, const Tensor& gradient, const Tensor& scale);
   void update_all(const std::vector<NamedGradient>& gradients, const Tensor& scale);
   void flush();

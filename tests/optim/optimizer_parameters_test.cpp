@@ -48,6 +48,27 @@ TEST_CASE("A head can be added to a running optimizer") {
   CHECK_THAT(message_of([&] { optimizer.add_parameters({}, 3); }), Contains("group 3 of 1"));
 }
 
+TEST_CASE("A parameter that a penalty does not fit is not added") {
+  struct Two : nn::Module {
+    nn::Parameter a{this, "a", ones({4})};
+    nn::Parameter b{this, "b", ones({4096})};
+    nn::Parameter c{this, "c", ones({3})};
+  } model;
+  Sgd optimizer({&model.a}, {});
+  for (const bool importance : {false, true}) {
+    nn::State fits{{"b", ones({4096})}}, wrong{{"b", ones({1})}};
+    optimizer.set_penalty("pull", importance ? QuadraticPenalty{1, wrong, fits} : QuadraticPenalty{1, {}, wrong});
+    CHECK(message_of([&] {
+            optimizer.add_parameters({&model.c, &model.b});
+          }) == std::string("[add_parameters] ") + (importance ? "importance" : "anchor") +
+                    " of 'b' has shape (1,), the parameter (4096,)");
+    CHECK(optimizer.parameters() == Parameters{&model.a});
+  }
+  optimizer.remove_penalty("pull");
+  optimizer.add_parameters({&model.c, &model.b});
+  CHECK(optimizer.parameters().size() == 3);
+}
+
 TEST_CASE("Parameters can be removed: the others keep state, masks and groups") {
   Model model, alone;
   const SgdOptions slow{.lr = 0.01, .momentum = 0.9};

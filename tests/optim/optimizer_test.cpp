@@ -1,6 +1,8 @@
 // The base of the optimizers: groups, schedules, transforms, clipping, penalties, freezing, state and
 // resuming. The rules themselves: optim_golden_test.cpp. Masks: mask_test.cpp. Parameters that come and go:
-// optimizer_parameters_test.cpp.
+// optimizer_parameters_test.cpp. Rules that break the base's contract: own_rule_test.cpp.
+#include <stet/autograd/node.h>
+#include <stet/cuda/cuda.h>
 #include <stet/nn/layers.h>
 #include <stet/nn/losses.h>
 #include <stet/nn/safetensors.h>
@@ -326,6 +328,38 @@ TEST_CASE("Transforms see all gradients, in order, before clipping") {
   Model other;
   optimizer.add_transform("wrong", [&](std::vector<NamedGradient>& g) { g.push_back({"c", &other.a, g[0].gradient}); });
   CHECK_THAT(message_of([&] { optimizer.step(); }), Contains("brought 'c', which is no parameter"));
+  optimizer.remove_transform("wrong");
+  model.freeze("b");
+  const Tensor before = model.b.value().clone();
+  optimizer.add_transform("wrong", [&](std::vector<NamedGradient>& g) {
+    g.push_back({"b", &model.b, ones({5}, f64)});
+  });
+  CHECK_THAT(message_of([&] { optimizer.step(); }), Contains("brought 'b', which is frozen"));
+  CHECK(same(model.b.value(), before));
+}
+
+TEST_CASE("A gradient of another kind than its parameter is refused, with and without transforms") {
+  Model model;
+  Sgd optimizer(model.parameters(), {.lr = 1});
+  const Tensor a = model.a.value().clone(), b = model.b.value().clone();
+  model.a.value().set_grad(ones({4, 6}, f64));
+  const auto put = [&](const Tensor& gradient) { static_cast<Leaf*>(node_of(model.b.value()))->grad = gradient; };
+  const auto refused = [&](const std::string& message) {
+    CHECK(message_of([&] { optimizer.step(); }) == "[step] backward or set_grad gave 'b' a gradient " + message);
+    CHECK(same(model.a.value(), a));
+    CHECK(same(model.b.value(), b));
+  };
+  for (const bool transformed : {false, true}) {
+    put(ones({5}, f32));
+    refused("(5,) f32, expected (5,) f64");
+    put(ones({4}, f64));
+    refused("(4,) f64, expected (5,) f64");
+    if (cuda::available()) {
+      put(ones({5}, {f64, model.device() == Device::cpu() ? Device::cuda() : Device::cpu()}));
+      CHECK_THAT(message_of([&] { optimizer.step(); }), Contains("gave 'b' a gradient on "));
+    }
+    if (!transformed) optimizer.add_transform("none", [](std::vector<NamedGradient>&) {});
+  }
 }
 
 TEST_CASE("Clipping by norm is over all parameters and does not count masked elements") {
