@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <map>
 #include <unordered_map>
+#include <unordered_set>
 
 #include <stet/autograd/ops.h>
+#include <stet/tensor/elementwise.h>
 #include <stet/tensor/error.h>
 
 namespace stet {
@@ -23,15 +25,41 @@ struct Use {
   }
 };
 
+template <class... Ops> bool is_one_of(TypeList<Ops...>, std::string_view name) { return ((Ops::name == name) || ...); }
+
+/// Whether axis 0 of an input is sure to be axis 0 of the result, and not that of a weight which happens to have the
+/// batch's size. No is always safe: SquaredPass::probe() then looks.
+bool keeps_axis_0(const Node& node, int input) {
+  const Shape &from = node.inputs[input]->shape, &to = node.shape;
+  if (from.size() == 0 || to.size() == 0 || from[0] != to[0]) return false;
+  const std::string_view name = node.name();
+  const auto any = [&](std::initializer_list<std::string_view> names) {
+    return std::find(names.begin(), names.end(), name) != names.end();
+  };
+  const bool as_long = from.size() == to.size();
+  if (is_one_of(UnaryOps{}, name) || is_one_of(BinaryOps{}, name) || name == "where") return as_long;
+  if (name == "matmul") return as_long && (input == 0 || from.size() > 2);
+  if (name == "attention") return input < 3;
+  if (any({"permute", "sum"}))
+    return std::count(from.begin(), from.end(), from[0]) == 1;  // no other axis can pose as it
+  return input == 0 && any({"linear", "layer_norm", "rms_norm", "cross_entropy", "softmax", "log_softmax", "rotary",
+                            "reshape", "slice", "split", "piece", "cast", "to"});
+}
+
 /// Counts the uses of each parameter and knows which nodes depend on the batch.
 class Survey {
  public:
-  explicit Survey(Node* root) { walk(root); }
+  explicit Survey(Node* root) {
+    walk(root);
+    spread_doubt();
+  }
   int uses(const Node* leaf) const {
     const auto it = uses_.find(leaf);
     return it == uses_.end() ? 0 : it->second;
   }
   bool depends_on_batch(const Node* node) const { return batch_.at(node); }
+  /// Whether the parameter enters a result whose axis 0 may be another than that of the outputs.
+  bool doubtful(const Node* node) const { return doubtful_.contains(node); }
 
  private:
   void walk(Node* root) {
@@ -51,6 +79,7 @@ class Survey {
         ++uses_[input];
         continue;
       }
+      if (!keeps_axis_0(*node, next - 1)) doubtful_.insert(input);
       if (const auto seen = batch_.find(input); seen != batch_.end()) {
         if (seen->second) batch_[node] = true;
         continue;
@@ -59,7 +88,17 @@ class Survey {
       stack.emplace_back(input, 0);
     }
   }
+  void spread_doubt() {
+    std::vector<const Node*> open(doubtful_.begin(), doubtful_.end());
+    while (!open.empty()) {
+      const Node* node = open.back();
+      open.pop_back();
+      for (int i = 0; i < node->inputs.size(); ++i)
+        if (const Node* input = node->inputs[i].get(); input && doubtful_.insert(input).second) open.push_back(input);
+    }
+  }
   std::unordered_map<const Node*, int> uses_;
+  std::unordered_set<const Node*> doubtful_;
   std::unordered_map<const Node*, bool> batch_;
 };
 
@@ -86,6 +125,22 @@ class SquaredPass final : public Pass {
     }
   }
 
+  /// Where the graph does not tell whether axis 0 is the batch, a few more passes do: seeds of some samples must leave
+  /// the rows of the others at 0. The binary digits of their positions part any two samples, both ways.
+  void probe(const Tensor& outputs) {
+    if (std::none_of(targets.begin(), targets.end(), [&](const Node* t) { return survey_.doubtful(t); })) return;
+    Generator generator(1);
+    const Tensor seed = uniform(outputs.shape(), 1, 2, generator, outputs.options());  // no numbers that cancel
+    for (std::int64_t digit = 1; digit < batch_; digit *= 2)
+      for (const bool set : {false, true}) {
+        std::vector<std::int64_t> seeded;
+        for (std::int64_t b = 0; b < batch_; ++b) seeded.push_back(((b & digit) != 0) == set);
+        seeded_ = to(tensor(seeded), outputs.device()) > 0.0;
+        run({{outputs, rows(seed, true)}});
+      }
+    seeded_ = Tensor();
+  }
+
   /// Squares what shared parameters gathered in this pass.
   void end_of_seed() {
     for (auto& [leaf, entries] : shared_) add(leaf, chunked(entries));
@@ -108,10 +163,24 @@ class SquaredPass final : public Pass {
     Tensor gradient;
   };
 
+  /// The rows of samples that are seeded, or those that are not; 0 in place of the others.
+  Tensor rows(const Tensor& x, bool seeded) const {
+    Shape column(x.rank(), 1);
+    column[0] = batch_;
+    const Tensor here = reshape(seeded_, column), none = zeros({}, x.options());
+    return seeded ? where(here, x, none) : where(here, none, x);
+  }
+
   void consume(Node& node, int input, Node* leaf, const Tensor& g) {
     check(g.rank() >= 1 && g.shape()[0] == batch_ && survey_.depends_on_batch(&node), kOp, "operation '", node.name(),
           "' consumes parameter '", leaf->name(), "' ", leaf->shape, " in a result ", g.shape(),
           ": expected the batch of ", batch_, " on axis 0");
+    if (seeded_.defined()) {
+      check(g.numel() == 0 || !(max(abs(rows(g, false))).item() > 0), kOp, "operation '", node.name(),
+            "' consumes parameter '", leaf->name(), "' ", leaf->shape, " in a result ", g.shape(),
+            " whose rows reach the outputs of other samples", ": expected the batch of ", batch_, " on axis 0");
+      return;
+    }
     if (survey_.uses(leaf) > 1) {
       shared_[leaf].push_back({{&node, input}, g});
       return;
@@ -150,6 +219,7 @@ class SquaredPass final : public Pass {
 
   const Survey& survey_;
   std::int64_t batch_;
+  Tensor seeded_;  // while probing: (batch,) bool
   std::vector<Node*> sorted_;
   std::vector<Tensor> sums_;
   std::map<Use, Tensor> carries_;
@@ -173,6 +243,7 @@ std::vector<Tensor> squared_gradients(const Tensor& outputs, const std::vector<T
   SquaredPass pass(survey, outputs.shape()[0], parameters);
   pass.retain_graph = true;  // the rules read what was saved until the end
   pass.leaf_gradients = false;
+  pass.probe(outputs);
   for (const Tensor& seed : seeds) {
     pass.run({{outputs, complete_seed(kOp, outputs, seed)}});
     pass.end_of_seed();

@@ -11,7 +11,8 @@ namespace stet {
 
 /// sum_b (d losses[b] / d theta)^2 for each parameter. `losses` (batch,) are unreduced: losses[b] depends on
 /// sample b alone. A parameter used several times has its gradients added before they are squared. Touches no
-/// tensor's grad. An operation that consumes a parameter without a per-sample rule is refused by name.
+/// tensor's grad. An operation that consumes a parameter without a per-sample rule is refused by name, and so is one
+/// whose result has no batch on axis 0, by chance of the batch's size or not.
 /// Source: the identities of BackPACK's SumGradSquared (Dangel et al. 2020), extended to sequences and
 /// sharing.
 std::vector<Tensor> squared_gradients(const Tensor& losses, const std::vector<Tensor>& parameters,

@@ -88,6 +88,19 @@ TEST_CASE("squared gradients of matmul, scale and shift", "[squared]") {
       spread({5, 2, 4}, -1, 1, 4), {w, scale, shift});
 }
 
+TEST_CASE("squared gradients where the graph does not show the batch", "[squared]") {
+  const Tensor w = leaf({4, 4}, -1, 1, 1), outer = spread({4, 4}, -1, 1, 2);
+  const Losses turned = [&](const Tensor& x) {
+    return sum(square(transpose(matmul(outer, transpose(linear(x, w, {}, Activation::tanh))))), {1});
+  };
+  for (const std::int64_t batch : {1, 3, 4}) same_as_loop(turned, spread({batch, 4}, -1, 1, 3), {w});
+  const Losses attended = [&](const Tensor& x) {  // every axis as long as the batch
+    const Tensor y = linear(x, w), scores = softmax(matmul(y, transpose(y)));
+    return sum(square(permute(matmul(scores, y), {0, 2, 1})), {1, 2});
+  };
+  for (const std::int64_t batch : {2, 4}) same_as_loop(attended, spread({batch, 4, 4}, -1, 1, 4), {w});
+}
+
 TEST_CASE("squared gradients of an embedding add equal ids before squaring", "[squared]") {
   const Tensor table = leaf({6, 4}, -1, 1, 1), w = leaf({6, 4}, -1, 1, 2);
   const Tensor ids = tensor<std::int64_t>({{1, 1, 5}, {0, 1, 1}, {2, 3, 2}});
@@ -162,6 +175,23 @@ TEST_CASE("what cannot be squared is refused by name", "[squared][misuse]") {
   CHECK(message([&] {
           squared_gradients(sum(linear(x, square_w * 2.0), {1}), {square_w});
         }).find("'mul' consumes parameter") != std::string::npos);
+  // A weight made of a parameter has no batch, although its rows may be as many as the samples.
+  const Tensor p = leaf({3, 2}, -1, 1, 5), made_of = spread({4, 3}, -1, 1, 6);
+  for (const std::int64_t batch : {4, 5}) {
+    const Tensor four = spread({batch, 4}, -1, 1, 7), two = spread({batch, 2}, -1, 1, 8);
+    const Tensor rows = tensor(std::vector<std::int64_t>(static_cast<std::size_t>(batch), 1));
+    const auto weight = [&] { return matmul(made_of, p); };  // (4, 2)
+    const auto refused = [&](const auto& outputs) {
+      CHECK(message([&] { squared_gradients(outputs(), {p}); }).find("'matmul' consumes parameter") !=
+            std::string::npos);
+    };
+    refused([&] { return sum(square(matmul(four, weight())), {1}); });
+    refused([&] { return sum(square(linear(two, weight())), {1}); });
+    refused([&] { return sum(square(transpose(matmul(weight(), transpose(two)))), {1}); });
+    refused([&] { return sum(square(embedding(weight(), rows)), {1}); });
+    refused([&] { return sum(square(four * sum(weight(), {1})), {1}); });
+    refused([&] { return sum(square(two), {1}) * sum(weight()); });
+  }
   // The batch folded away.
   const Tensor seq = spread({2, 5, 4}, -1, 1, 4);
   CHECK(message([&] {
