@@ -92,6 +92,22 @@ Batch Examples::batch(std::span<const std::int64_t> positions) const {
   return out.to(default_device());
 }
 
+std::uint64_t fold(std::uint64_t hash, std::span<const std::int64_t> numbers) {
+  constexpr std::uint64_t prime = 0x100000001b3;
+  hash = (hash ^ numbers.size()) * prime;
+  for (const std::int64_t number : numbers) {
+    hash = (hash ^ static_cast<std::uint64_t>(number)) * prime;
+    hash ^= hash >> 32;  // a product carries upwards alone
+  }
+  return hash;
+}
+
+std::uint64_t Examples::fingerprint() const {
+  std::uint64_t hash = fold(0, std::span(&task_, 1));
+  for (const auto& numbers : {&indices_, &label_map_, &pixel_map_}) hash = fold(hash, *numbers);
+  return hash;
+}
+
 Batch Examples::range(std::int64_t begin, std::int64_t end) const {
   std::vector<std::int64_t> positions(static_cast<std::size_t>(std::max<std::int64_t>(end - begin, 0)));
   std::iota(positions.begin(), positions.end(), begin);

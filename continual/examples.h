@@ -37,6 +37,9 @@ Pool on_cpu(const Pool& pool);
 /// Images as a pool: x (count, height * width) u8, y (count,) i64. Copies the pixels.
 Pool pool_of(const data::ImageSet& images);
 
+/// Numbers and their count folded into a 64-bit hash, in order (FNV-1a, a number at a time).
+std::uint64_t fold(std::uint64_t hash, std::span<const std::int64_t> numbers);
+
 class Examples {
  public:
   Examples() = default;
@@ -55,6 +58,9 @@ class Examples {
   Batch range(std::int64_t begin, std::int64_t end) const;
   /// Positions begin .. end - 1 as examples of their own; the pool is shared.
   Examples subset(std::int64_t begin, std::int64_t end) const;
+  /// A hash of which examples these are and how they are read: task, indices, label map, pixel map. What the pool holds
+  /// is not looked at.
+  std::uint64_t fingerprint() const;
 
  private:
   std::shared_ptr<const Pool> pool_;

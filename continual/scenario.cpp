@@ -86,6 +86,15 @@ std::string_view name_of(Setting setting) {
   return names[static_cast<int>(setting)];
 }
 
+std::uint64_t Task::fingerprint() const {
+  const std::vector<std::int64_t> letters(name.begin(), name.end());
+  const std::vector<std::int64_t> splits{static_cast<std::int64_t>(train.fingerprint()),
+                                         static_cast<std::int64_t>(test.fingerprint())};
+  std::uint64_t hash = 0;
+  for (const auto& numbers : {&letters, &outputs, &splits}) hash = fold(hash, *numbers);
+  return hash;
+}
+
 Tensor Scenario::output_mask() const {
   const auto count = static_cast<std::int64_t>(tasks.size());
   Tensor mask = full({count, outputs}, -1e30, Device::cpu());

@@ -26,6 +26,7 @@ class TestSplit {
   }
   std::int64_t size() const { return examples_.size(); }
   int reads() const { return reads_; }
+  std::uint64_t fingerprint() const { return examples_.fingerprint(); }  ///< does not count as reading
 
  private:
   Examples examples_;
@@ -37,6 +38,8 @@ struct Task {
   Examples train;
   TestSplit test;
   std::vector<std::int64_t> outputs;  ///< outputs of the model that this task uses
+  /// A hash of the name, the outputs and both splits.
+  std::uint64_t fingerprint() const;
 };
 
 struct Scenario {

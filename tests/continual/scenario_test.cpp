@@ -1,6 +1,8 @@
 // Scenarios: which examples and outputs a task has, pixel maps, held-out examples, the read counter.
 #include <stet/continual/scenario.h>
 
+#include <set>
+
 #include "support/catch.h"
 #include "support/pools.h"
 
@@ -129,6 +131,33 @@ TEST_CASE("Held-out examples come from the training split alone") {
   }
   CHECK_THROWS_WITH(hold_out(s, 1), Contains("share 1"));
   CHECK_THROWS_WITH(hold_out(s, 0.001), Contains("leaves one side empty"));
+}
+
+TEST_CASE("Fingerprints tell tasks apart by all that they are made of, and no test split is read") {
+  const auto pool = std::make_shared<const Pool>(test::clouds(3, 4, 5, 1));
+  const Examples examples(pool, {0, 1, 2}, 0, {0, 1, 2}, {0, 1, 2, 3, 4});
+  const Task task{"a", examples, TestSplit(examples), {0, 1}};
+  CHECK(task.fingerprint() == Task{"a", examples, TestSplit(examples), {0, 1}}.fingerprint());
+  CHECK(task.test.reads() == 0);
+  std::set<std::uint64_t> seen{task.fingerprint()};
+  const auto fresh = [&](const Task& other) { CHECK(seen.insert(other.fingerprint()).second); };
+  fresh({"b", examples, TestSplit(examples), {0, 1}});
+  fresh({"a", examples, TestSplit(examples), {1, 0}});
+  for (const Examples& other :
+       {Examples(pool, {0, 2, 1}, 0, {0, 1, 2}, {0, 1, 2, 3, 4}),
+        Examples(pool, {0, 1, 2}, 1, {0, 1, 2}, {0, 1, 2, 3, 4}),
+        Examples(pool, {0, 1, 2}, 0, {0, 2, 1}, {0, 1, 2, 3, 4}), Examples(pool, {0, 1, 2}, 0, {}, {0, 1, 2, 3, 4}),
+        Examples(pool, {0, 1, 2}, 0, {0, 1, 2}, {0, 1, 2, 4, -1}), examples.subset(0, 2)}) {
+    fresh({"a", other, TestSplit(examples), {0, 1}});
+    fresh({"a", examples, TestSplit(other), {0, 1}});
+  }
+  std::vector<std::uint64_t> second;
+  for (const std::uint64_t seed : {1, 1, 2}) {
+    Generator generator(seed);
+    second.push_back(permuted(*pool, *pool, Setting::domain_incremental, 2, generator).tasks[1].fingerprint());
+  }
+  CHECK(second[0] == second[1]);
+  CHECK(second[0] != second[2]);
 }
 
 TEST_CASE("Scenarios that cannot be are refused") {
