@@ -131,8 +131,14 @@ void Learner::add(std::unique_ptr<Strategy> strategy) {
 }
 
 std::vector<int> Learner::stage(int task, int tasks) const {
-  for (const auto& s : strategies_)
-    if (const auto chosen = s->training_tasks(task, tasks); chosen != std::vector<int>{task}) return chosen;
+  for (const auto& s : strategies_) {
+    const auto chosen = s->training_tasks(task, tasks);
+    if (chosen == std::vector<int>{task}) continue;
+    for (int t : chosen)
+      check(t >= 0 && t < tasks, "training_tasks", "strategy '", s->name(), "' trains stage ", task, " on task ", t,
+            ": expected 0 to ", tasks - 1);
+    return chosen;
+  }
   return {task};
 }
 

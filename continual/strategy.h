@@ -51,7 +51,7 @@ class Strategy {
   virtual void end_task(Context&) {}
 
   /// Tasks whose examples stage `task` of `tasks` trains on; none: the stage is left out, with a row of NaN
-  /// in the accuracy matrix. Claim "training tasks" to override.
+  /// in the accuracy matrix. A task outside 0 .. tasks - 1 is an Error. Claim "training tasks" to override.
   virtual std::vector<int> training_tasks(int task, int) const { return {task}; }
   /// May join stored examples to the batch.
   virtual void examples(Context&, Batch&) {}

@@ -168,6 +168,22 @@ TEST_CASE("Learners refuse what cannot be run") {
   CHECK_THROWS_WITH(frozen.run(scenario), Contains("nothing is left to train"));
 }
 
+TEST_CASE("Training tasks that a scenario does not have are refused, with the strategy's name") {
+  struct Far final : Strategy {
+    int far;
+    explicit Far(int task) : far(task) {}
+    std::string name() const override { return "far"; }
+    std::vector<int> training_tasks(int task, int) const override { return {task, far}; }
+  };
+  const Scenario scenario = small(Setting::class_incremental);
+  for (const int task : {-1, 3, 100000}) {
+    Pupil pupil(30, 8, 6);
+    Learner learner(pupil.model, pupil.optimizer, Far(task));
+    CHECK_THROWS_WITH(learner.run(scenario), "[training_tasks] strategy 'far' trains stage 0 on task " +
+                                                 std::to_string(task) + ": expected 0 to 2");
+  }
+}
+
 TEST_CASE("A model with other outputs than the scenario's is refused, in training and in evaluation") {
   for (const Setting setting : {Setting::task_incremental, Setting::domain_incremental, Setting::class_incremental})
     for (const std::int64_t width : {1, 7}) {
