@@ -22,6 +22,14 @@ Tensor initial_a(const nn::Module& owner, const nn::Linear& base, std::int64_t r
                         base.weight.value().options());
 }
 
+/// The magnitude once for each entry of axis 0, (batch, 1, ..., out): per-sample gradients, EWC's above all, need it to
+/// enter a result that has the batch. Adding 0 keeps its bits.
+Tensor for_each_entry(const Tensor& magnitude, const Tensor& x) {
+  Shape shape(x.rank(), 1);
+  if (x.rank() > 1) shape[0] = x.shape()[0];
+  return magnitude + zeros(shape, magnitude.options());
+}
+
 double checked_alpha(const nn::Linear& base, double alpha) {
   check(std::isfinite(alpha), "Lora", "'", base.path(), "': alpha ", alpha, ", expected a finite number");
   return alpha;
@@ -64,7 +72,7 @@ Tensor Lora::adapted(const Tensor& x) {
   const Tensor in = lora_dropout_ ? (*lora_dropout_)(x) : x;
   const Tensor low = linear(linear(in, lora_A) * scale_, lora_B);  // the scale on the thin side
   if (!lora_magnitude_vector) return base().plain(x) + low;
-  const Tensor y = (linear(x, base().weight) + low) * (*lora_magnitude_vector / row_norms());
+  const Tensor y = (linear(x, base().weight) + low) * (for_each_entry(*lora_magnitude_vector, x) / row_norms());
   return base().bias ? y + *base().bias : y;
 }
 

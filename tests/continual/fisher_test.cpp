@@ -3,10 +3,12 @@
 #include <functional>
 
 #include <stet/autograd/engine.h>
+#include <stet/continual/adapters/adapters.h>
 #include <stet/continual/strategies/ewc.h>
 #include <stet/nn/layers.h>
 #include <stet/optim/optimizers.h>
 
+#include "support/adapter_samples.h"
 #include "support/catch.h"
 #include "support/pools.h"
 
@@ -150,6 +152,35 @@ TEST_CASE("A Fisher pass leaves buffers, modes and gradients alone, and repeats 
   for (const nn::Parameter* p : model.trainable_parameters()) CHECK(same(p->grad(), gradients[i++]));
   model.freeze("*");
   CHECK(fisher_diagonal(bench.context, bench.context.train()).empty());
+}
+
+TEST_CASE("EWC sees the parameters of adapters like any others, DoRA's magnitudes too") {
+  for (const bool dora : {false, true}) {
+    Bench<nn::Mlp> bench(small(), std::vector<std::int64_t>{6, 5, 4});
+    Adapters adapters(bench.model);
+    adapters.attach("a", LoraOptions{.targets = {"*"}, .rank = 2, .dora = dora});
+    adapters.freeze_base();
+    test::shake(adapters.parameters("a"));
+    const Examples& examples = bench.context.train();
+    const auto parameters = bench.model.trainable_parameters();
+    std::vector<Tensor> expected;
+    for (const nn::Parameter* p : parameters) expected.push_back(zeros(p->shape(), f64));
+    for (std::int64_t i = 0; i < examples.size(); ++i) {
+      const Batch one = examples.range(i, i + 1);
+      const Tensor loss = sum(cross_entropy_rows(bench.context.logits(one), one.y));
+      for (std::size_t k = 0; k < parameters.size(); ++k)
+        expected[k] = expected[k] + square(cast(grad(loss, {parameters[k]->value()}, {.retain_graph = true})[0], f64));
+    }
+    Ewc ewc({.fisher = {.kind = Fisher::empirical, .batch_size = 5}});  // as many as a layer has outputs
+    ewc.end_task(bench.context);
+    const nn::State found = fisher_diagonal(bench.context, examples, {.kind = Fisher::empirical, .batch_size = 5});
+    CHECK(found.size() == (dora ? 6 : 4));
+    for (std::size_t k = 0; k < parameters.size(); ++k) {
+      CAPTURE(parameters[k]->path());
+      CHECK(worst(cast(found.at(parameters[k]->path()), f64), expected[k] / static_cast<double>(examples.size())) <
+            1e-5);
+    }
+  }
 }
 
 namespace {
