@@ -89,10 +89,12 @@ Tensor bce_with_logits(const Tensor& logits, const Tensor& target, const BceOpti
 
 Tensor kl_div(const Tensor& log_input, const Tensor& target, KlDivOptions options) {
   check_pair("kl_div", log_input, target);
-  if (options.log_target) return reduce("kl_div", exp(target) * (target - log_input), options.reduction);
-  const Options number{target.dtype(), Device::cpu()};
-  const Tensor log_t = log(where(equal(target, scalar(0, number)), scalar(1, number), target));
-  return reduce("kl_div", target * log_t - target * log_input, options.reduction);
+  const Tensor t = options.log_target ? exp(target) : target;
+  const auto number = [](double value, const Tensor& like) { return scalar(value, {like.dtype(), Device::cpu()}); };
+  const Tensor none = equal(t, number(0, t));  // there, logarithms may be infinite and count nothing
+  const auto counted = [&](const Tensor& logs) { return where(none, number(0, logs), logs); };
+  const Tensor log_t = options.log_target ? counted(target) : log(where(none, number(1, t), t));
+  return reduce("kl_div", t * (log_t - counted(log_input)), options.reduction);
 }
 
 double accuracy(const Tensor& logits, const Tensor& target) {

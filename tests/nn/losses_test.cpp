@@ -72,6 +72,19 @@ TEST_CASE("Losses survive extreme inputs") {
   CHECK(nn::huber(tensor({1e30f}), tensor({0.0f})).item() == Approx(1e30));
   CHECK(nn::kl_div(tensor({-1.0f, -2.0f}), tensor({0.0f, 1.0f}), {.reduction = Reduction::sum}).item() == Approx(2));
   CHECK(is_nan(nn::kl_div(tensor({-1.0f}), tensor({-0.5f}))));
+  // What is impossible and does not happen costs nothing, however it is written.
+  const float inf = std::numeric_limits<float>::infinity();
+  for (const bool logs : {false, true})
+    for (const float low : {-inf, -1.0f}) {
+      const Tensor x = tensor({low, -2.0f}).clone();
+      x.set_requires_grad();
+      const Tensor t = logs ? tensor({-inf, 0.0f}) : tensor({0.0f, 1.0f});
+      const Tensor loss = nn::kl_div(x, t, {.log_target = logs, .reduction = Reduction::sum});
+      CHECK(loss.item() == 2);
+      loss.backward();
+      CHECK(same(x.grad(), tensor({0.0f, -1.0f})));
+    }
+  CHECK(nn::kl_div(tensor({-inf}), tensor({0.5f})).item() == inf);
 }
 
 TEST_CASE("Reductions agree with each other") {
