@@ -43,7 +43,7 @@ TEST_CASE("The state that a rule of one's own starts with is checked and made it
   const Tensor one = full({1}, 0.5, f64);
   optimizer.make = [&](const Tensor& p) { return std::vector<Tensor>{expand(one, p.shape())}; };
   optimizer.step();
-  CHECK(same(optimizer.state().at("a/sum"), full({4, 6}, 1.5, {f64, Device::cpu()})));
+  CHECK(same(to(optimizer.state().at("a/sum"), Device::cpu()), full({4, 6}, 1.5, {f64, Device::cpu()})));
   CHECK(one.item() == 0.5);
 }
 
