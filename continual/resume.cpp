@@ -52,7 +52,7 @@ Learner::Numbers Learner::identity_of(const Scenario& scenario) {
     out[task + " train"] = scenario.tasks[t].train.size();
     out[task + " test"] = scenario.tasks[t].test.size();
     out[task + " features"] = scenario.tasks[t].train.width();
-    out[task + " fingerprint"] = static_cast<std::int64_t>(scenario.tasks[t].fingerprint());
+    out[task + " fingerprint"] = static_cast<std::int64_t>(scenario.tasks[t].fingerprint() >> 1);  // not negative
   }
   return out;
 }
@@ -129,15 +129,11 @@ std::string Learner::problems_of(const nn::State& state) const {
   constexpr auto kMostExamples = std::int64_t{1} << 40;  // those of all tasks can be added up
   for (const auto& [name, value] : identity()) want_number("learner/" + name, value, value);
   Numbers scenario;
-  for (const auto& [name, value] : part_of(state, "scenario/")) {
-    const bool hash = name.ends_with(" fingerprint");
-    scenario[name] = want_number("scenario/" + name, hash ? -kAny - 1 : 0, hash ? kAny : kMostExamples);
-  }
+  for (const auto& [name, value] : part_of(state, "scenario/"))
+    scenario[name] = want_number("scenario/" + name, 0, name.ends_with(" fingerprint") ? kAny : kMostExamples);
   const auto before = state.find("result/before");
   const std::int64_t tasks = before == state.end() ? 1 : before->second.numel();
-  for (std::int64_t t = 0; t < tasks; ++t)
-    if (const std::string name = "task " + std::to_string(t) + " fingerprint"; !scenario.contains(name))
-      problems << "\n  missing: scenario/" << name;
+  for (std::int64_t t = 0; t < tasks; ++t) want("scenario/task " + std::to_string(t) + " fingerprint", {}, DType::i64);
   const std::int64_t task = want_number("standing/task", 0, std::max<std::int64_t>(tasks - 1, 0));
   want_number("standing/epoch", 0, options.epochs);
   std::int64_t examples = 0;  // of the stage
