@@ -27,6 +27,17 @@ struct Use {
 
 template <class... Ops> bool is_one_of(TypeList<Ops...>, std::string_view name) { return ((Ops::name == name) || ...); }
 
+/// Where another axis is as long as axis 0: the derivatives of permute and sum are views of the result's gradient,
+/// whose strides say which axis each was. The view is looked at and never read.
+bool comes_back(const Node& node) {
+  if (node.released()) return false;
+  const Tensor g = make_view(zeros({1}, {node.dtype, node.device}), node.shape, row_major(node.shape), 0);
+  Tensor back;
+  Backward pass(node, g, g, &back);
+  node.backward(pass);
+  return back.defined() && back.strides()[0] == g.strides()[0];
+}
+
 /// Whether axis 0 of an input is sure to be axis 0 of the result, and not that of a weight which happens to have the
 /// batch's size. No is always safe: SquaredPass::probe() then looks.
 bool keeps_axis_0(const Node& node, int input) {
@@ -41,7 +52,7 @@ bool keeps_axis_0(const Node& node, int input) {
   if (name == "matmul") return as_long && (input == 0 || from.size() > 2);
   if (name == "attention") return input < 3;
   if (any({"permute", "sum"}))
-    return std::count(from.begin(), from.end(), from[0]) == 1;  // no other axis can pose as it
+    return std::count(from.begin(), from.end(), from[0]) == 1 || comes_back(node);  // or no other axis can pose as it
   return input == 0 && any({"linear", "layer_norm", "rms_norm", "cross_entropy", "softmax", "log_softmax", "rotary",
                             "reshape", "slice", "split", "piece", "cast", "to"});
 }

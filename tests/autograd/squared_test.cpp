@@ -158,6 +158,17 @@ TEST_CASE("the batch size does not change a sum of squares", "[squared]") {
   }
 }
 
+TEST_CASE("an axis as long as the batch is told from it", "[squared]") {
+  const Tensor w = leaf({5, 3}, -1, 1, 1), x = spread({4, 4, 3}, -1, 1, 2);
+  const auto of = [&](const Tensor& in, const Axes& order) {
+    return squared_gradients(sum(sum(square(permute(linear(in, w), order)), {2}), {1}), {w})[0];
+  };
+  Tensor each = zeros({5, 3}, f64);
+  for (std::int64_t i = 0; i < 4; ++i) each = each + of(slice(x, 0, i, i + 1), {0, 2, 1});
+  CHECK(worst_difference({of(x, {0, 2, 1})}, {each}) <= 1e-12);
+  CHECK_THROWS_WITH(of(x, {1, 0, 2}), Catch::Matchers::Contains("expected the batch of 4 on axis 0"));
+}
+
 TEST_CASE("what cannot be squared is refused by name", "[squared][misuse]") {
   const Tensor w = leaf({4, 3}, -1, 1, 1), x = spread({5, 4}, -1, 1, 2), square_w = leaf({4, 4}, -1, 1, 3);
   const auto message = [](const auto& f) -> std::string {
