@@ -43,6 +43,11 @@ std::optional<JsonFile> read_config(const fs::path& file, std::initializer_list<
   return config;
 }
 
+bool setting(const std::optional<JsonFile>& config, std::string_view key, bool otherwise) {
+  const auto value = config ? config->root().given(key) : std::nullopt;
+  return value ? value->flag() : otherwise;
+}
+
 std::vector<ByteBpe::Rule> read_merges(const fs::path& file, const Vocabulary& vocabulary) {
   const std::string text = read_bytes(file, kLoad);
   MergeRules rules(vocabulary);
@@ -71,8 +76,7 @@ void read_ids(const JsonFile& file, Vocabulary& vocabulary, std::vector<AddedTok
 std::unique_ptr<Tokenizer> load_gpt2_files(const fs::path& vocab, const fs::path& merges) {
   const auto config = read_config(vocab, {"GPT2Tokenizer", "GPT2TokenizerFast"});
   Parts parts;
-  if (config && config->root().given("add_prefix_space") && config->root().at("add_prefix_space").flag())
-    parts.cuts.push_back({.prefix_space = true});
+  if (setting(config, "add_prefix_space", false)) parts.cuts.push_back({.prefix_space = true});
   parts.cuts.push_back({.split = Split::gpt2});
   read_ids(JsonFile(vocab, kLoad), parts.vocabulary, nullptr);
   parts.model = std::make_unique<ByteBpe>(parts.vocabulary, read_merges(merges, parts.vocabulary), ByteBpe::Options{});
@@ -88,14 +92,10 @@ std::unique_ptr<Tokenizer> load_gpt2_files(const fs::path& vocab, const fs::path
 std::unique_ptr<Tokenizer> load_bert_vocab(const fs::path& file) {
   const auto config =
       read_config(file, {"BertTokenizer", "BertTokenizerFast", "DistilBertTokenizer", "DistilBertTokenizerFast"});
-  const auto setting = [&](std::string_view key, bool otherwise) {
-    const auto value = config ? config->root().given(key) : std::nullopt;
-    return value ? value->flag() : otherwise;
-  };
   Parts parts;
-  const bool lower = setting("do_lower_case", true);
-  parts.normalizer.add(BertOptions{.cjk = setting("tokenize_chinese_chars", true),
-                                   .strip_accents = setting("strip_accents", lower),
+  const bool lower = setting(config, "do_lower_case", true);
+  parts.normalizer.add(BertOptions{.cjk = setting(config, "tokenize_chinese_chars", true),
+                                   .strip_accents = setting(config, "strip_accents", lower),
                                    .lower = lower});
   parts.cuts.push_back({.split = Split::bert});
   const std::string text = read_bytes(file, kLoad);
@@ -127,15 +127,11 @@ Marks marks_beside(const fs::path& file, Marks marks) {
   const auto config =
       read_config(file, {"LlamaTokenizer", "LlamaTokenizerFast", "CodeLlamaTokenizer", "CodeLlamaTokenizerFast",
                          "GemmaTokenizer", "GemmaTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"});
-  const auto flag = [&](std::string_view key, bool otherwise) {
-    const auto value = config ? config->root().given(key) : std::nullopt;
-    return value ? value->flag() : otherwise;
-  };
-  if (!flag("add_prefix_space", true))
+  if (!setting(config, "add_prefix_space", true))
     config->root()
         .at("add_prefix_space")
         .refuse("found false, which is not supported beside ", file.filename().string());
-  return {flag("add_bos_token", marks.begin), flag("add_eos_token", marks.end)};
+  return {setting(config, "add_bos_token", marks.begin), setting(config, "add_eos_token", marks.end)};
 }
 
 std::unique_ptr<Tokenizer> load_model(const fs::path& file) { return load_sentencepiece(file, marks_beside(file, {})); }

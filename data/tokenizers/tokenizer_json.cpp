@@ -263,10 +263,12 @@ void expect_spaces(const Value& step, std::string_view type) {
     require(step.at("pattern").at("String").text() == " " && step.at("content").text() == kSpace, step,
             "expected a space to become ", quoted(kSpace));
   } else if (type == "Metaspace") {
+    step.expect_keys({"type", "replacement", "prepend_scheme", "add_prefix_space", "split", "str_rep"});
     require(step.at("replacement").text() == kSpace, step.at("replacement"), "expected ", quoted(kSpace));
-    const auto scheme = step.given("prepend_scheme");
-    require(!scheme || scheme->text() != "never", *scheme,
-            "found \"never\", which is not supported, expected \"first\"");
+    if (const auto scheme = step.given("prepend_scheme"); scheme && scheme->text() == "never")
+      scheme->refuse("found \"never\", which is not supported, expected \"first\"");
+    if (!flag_or(step, "add_prefix_space", true))
+      step.at("add_prefix_space").refuse("found false, which is not supported, expected true");
   } else {
     refuse_type(step, "Prepend, Replace or Metaspace, as the SentencePiece model beside it has them");
   }

@@ -121,6 +121,8 @@ TEST_CASE("The marks around a text are those of tokenizer_config.json, or of the
                                       {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", "▁"}}}}};
   folder.converted["pre_tokenizer"] = {{"type", "Metaspace"}, {"replacement", "▁"}, {"prepend_scheme", "first"}};
   CHECK(folder.ids() == with({1}, {}));
+  folder.converted["pre_tokenizer"] = {{"type", "Metaspace"}, {"replacement", "▁"}, {"add_prefix_space", true}};
+  CHECK(folder.ids() == with({1}, {}));
   folder.scratch.write("tokenizer_config.json", R"({"tokenizer_class": "LlamaTokenizer", "add_bos_token": false})");
   CHECK(folder.ids() == with({}, {}));
   CHECK(data::load_tokenizer(folder.scratch.path() / "tokenizer.model")->encode("a b") == with({}, {}));
@@ -143,6 +145,9 @@ TEST_CASE("What a SentencePiece model does not do and a file beside it asks for 
              Contains("normalizer"));
   CHECK_THAT(problem("pre_tokenizer", {{"type", "Metaspace"}, {"replacement", "▁"}, {"prepend_scheme", "never"}}),
              Contains("pre_tokenizer.prepend_scheme near byte") && Contains("found \"never\""));
+  CHECK_THAT(problem("pre_tokenizer", {{"type", "Metaspace"}, {"replacement", "▁"}, {"add_prefix_space", false}}),
+             Contains("pre_tokenizer.add_prefix_space near byte") && Contains("found false"));
+  CHECK_THAT(problem("pre_tokenizer", {{"type", "Metaspace"}, {"replacement", "▁"}, {"other", 1}}), Contains("other"));
   CHECK_THAT(problem("pre_tokenizer", {{"type", "Digits"}, {"individual_digits", true}}), Contains("found \"Digits\""));
   CHECK_THAT(problem("post_processor", template_of({special("</s>"), kText})), Contains("model's beginning"));
   CHECK_THAT(problem("post_processor", template_of({kText, special("<s>")})), Contains("model's end"));
