@@ -51,8 +51,8 @@ bool keeps_axis_0(const Node& node, int input) {
   if (is_one_of(UnaryOps{}, name) || is_one_of(BinaryOps{}, name) || name == "where") return as_long;
   if (name == "matmul") return as_long && (input == 0 || from.size() > 2);
   if (name == "attention") return input < 3;
-  if (any({"permute", "sum"}))
-    return std::count(from.begin(), from.end(), from[0]) == 1 || comes_back(node);  // or no other axis can pose as it
+  const bool alone = std::count(from.begin(), from.end(), from[0]) == 1;  // no other axis can pose as it
+  if (any({"permute", "sum"})) return alone || comes_back(node);
   return input == 0 && any({"linear", "layer_norm", "rms_norm", "cross_entropy", "softmax", "log_softmax", "rotary",
                             "reshape", "slice", "split", "piece", "cast", "to"});
 }

@@ -52,8 +52,8 @@ Examples::Examples(std::shared_ptr<const Pool> pool, std::vector<std::int64_t> i
       task_(task) {
   check(pool_ && pool_->x.rank() == 2 && pool_->y.rank() == 1 && pool_->x.shape()[0] == pool_->y.shape()[0], "examples",
         "a pool is x (n, d) and y (n,)");
-  const bool as_it_lies = pool_->x.device() == Device::cpu() && pool_->x.is_contiguous() && pool_->y.is_contiguous();
-  if (!as_it_lies) pool_ = std::make_shared<const Pool>(on_cpu(*pool_));
+  const auto lies_well = [](const Tensor& t) { return t.device() == Device::cpu() && t.is_contiguous(); };
+  if (!lies_well(pool_->x) || !lies_well(pool_->y)) pool_ = std::make_shared<const Pool>(on_cpu(*pool_));
   check(pool_->x.dtype() == DType::u8 || pool_->x.dtype() == DType::f32, "examples", "x holds ", pool_->x.dtype(),
         ", expected u8 or f32");
   const auto labels = pool_->y.values<std::int64_t>();

@@ -138,6 +138,16 @@ std::vector<Module*> Module::added() const {
   return out;
 }
 
+std::vector<Parameter*> Module::parameters_without_added() const {
+  std::vector<Parameter*> out = parameters_;
+  for (Module* child : children_) {
+    if (child->is_added()) continue;
+    const auto inside = child->parameters_without_added();
+    out.insert(out.end(), inside.begin(), inside.end());
+  }
+  return out;
+}
+
 std::string Module::relative(const std::string& full) const {
   const std::string mine = path();
   return mine.empty() ? full : full.substr(mine.size() + 1);

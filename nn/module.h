@@ -114,6 +114,8 @@ class Module {
   std::vector<Module*> children() const { return children_; }
   /// The modules below this one that were put into it (is_added); not what is inside of them.
   std::vector<Module*> added() const;
+  /// parameters() without those of added modules.
+  std::vector<Parameter*> parameters_without_added() const;
   /// The parameter of that path relative to this module; an Error that lists the known names.
   Parameter& parameter(std::string_view path) const;
   /// Elements of all (trainable) parameters.

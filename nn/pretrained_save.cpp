@@ -1,6 +1,4 @@
 // save_pretrained: a model as a folder that transformers reads.
-#include <set>
-
 #include <nlohmann/json.hpp>
 
 #include <stet/nn/pretrained_config.h>
@@ -181,11 +179,7 @@ void save_folder(const Module& model, const std::string& config, const std::file
   check(!error, pretrained::kSave, folder.string(), ": making the folder: ", error.message());
   const NoGrad no_grad;
   State state;
-  std::set<const Parameter*> added;
-  for (const Module* module : model.added())
-    for (const Parameter* p : module->parameters()) added.insert(p);
-  for (const Parameter* p : model.parameters())
-    if (!added.contains(p)) state[model.relative(p->path())] = p->value().detach();
+  for (const Parameter* p : model.parameters_without_added()) state[model.relative(p->path())] = p->value().detach();
   save_safetensors(folder / "model.safetensors", turn ? Gpt2::transposed(state) : state, {{"format", "pt"}});
   replace_file(folder / "config.json", config, pretrained::kSave);
 }

@@ -234,16 +234,9 @@ std::vector<nn::Parameter*> Adapters::parameters(const std::string& name) const 
 }
 
 int Adapters::freeze_base() {
-  std::set<const nn::Parameter*> added;
-  for (const nn::Module* module : model_.added())
-    for (const nn::Parameter* p : module->parameters()) added.insert(p);
-  int frozen = 0;
-  for (nn::Parameter* p : model_.parameters())
-    if (!added.contains(p)) {
-      p->set_trainable(false);
-      ++frozen;
-    }
-  return frozen;
+  const auto base = model_.parameters_without_added();
+  for (nn::Parameter* p : base) p->set_trainable(false);
+  return static_cast<int>(base.size());
 }
 
 void Adapters::average(const std::string& name, const std::map<std::string, double>& weights) {
@@ -300,10 +293,9 @@ void Adapters::unmerge() {
 
 nn::State Adapters::base_state() const {
   nn::State state = model_.state();
-  const std::size_t skip = model_.path().empty() ? 0 : model_.path().size() + 1;
   for (const nn::Module* module : model_.added()) {
-    for (const nn::Parameter* p : module->parameters()) state.erase(p->path().substr(skip));
-    for (const nn::Buffer* b : module->buffers()) state.erase(b->path().substr(skip));
+    for (const nn::Parameter* p : module->parameters()) state.erase(model_.relative(p->path()));
+    for (const nn::Buffer* b : module->buffers()) state.erase(model_.relative(b->path()));
   }
   return state;
 }

@@ -7,20 +7,16 @@
 #include "support/catch.h"
 #include "support/message.h"
 #include "support/samples.h"
+#include "support/two_parameters.h"
 
 using namespace stet;
 using namespace stet::optim;
 using Catch::Matchers::Contains;
 using test::message_of;
-using test::spread;
+using Model = test::TwoParameters;
 using Parameters = std::vector<nn::Parameter*>;
 
 namespace {
-
-struct Model : nn::Module {
-  nn::Parameter a{this, "a", spread({4, 6}, -1, 1, 0)};
-  nn::Parameter b{this, "b", spread({5}, -1, 1, 1)};
-};
 
 void train(Model& model, Optimizer& optimizer, int steps) {
   for (int t = 0; t < steps; ++t) {

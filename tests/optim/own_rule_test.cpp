@@ -5,21 +5,14 @@
 
 #include "support/catch.h"
 #include "support/message.h"
-#include "support/samples.h"
+#include "support/two_parameters.h"
 
 using namespace stet;
 using namespace stet::optim;
 using Catch::Matchers::Contains;
 using test::message_of;
+using Model = test::TwoParameters;
 using Parameters = std::vector<nn::Parameter*>;
-
-namespace {
-
-struct Model : nn::Module {
-  nn::Parameter a{this, "a", test::spread({4, 6}, -1, 1, 0)};
-};
-
-}  // namespace
 
 TEST_CASE("The state that a rule of one's own starts with is checked and made its own") {
   struct Custom final : Optimizer {
