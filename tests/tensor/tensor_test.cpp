@@ -92,11 +92,12 @@ TEST_CASE("promotion: the higher dtype wins, numbers take the tensor's", "[tenso
   CHECK(pow(n, 2).dtype() == f32);
   CHECK(pow(n, 3).dtype() == f32);
   // A number that the tensor's dtype does not hold is compared as what it is, and is no operand.
-  CHECK(values(u > -1.0) == std::vector<double>{1, 1});
-  CHECK(values(u < 300.0) == std::vector<double>{1, 1});
-  CHECK(values(n < 3e9) == std::vector<double>{1, 1});
-  CHECK(values(n > -3e9) == std::vector<double>{1, 1});
-  CHECK(values(i < 1e30) == std::vector<double>{1, 1});
+  const auto only = [](auto value) { return tensor<decltype(value)>({value}); };
+  CHECK((only(std::uint8_t{0}) > -1.0).item() == 1);
+  CHECK((only(std::uint8_t{255}) < 300.0).item() == 1);
+  CHECK((only(std::numeric_limits<std::int32_t>::max()) < 3e9).item() == 1);
+  CHECK((only(std::numeric_limits<std::int32_t>::min()) > -3e9).item() == 1);
+  CHECK((only(std::numeric_limits<std::int64_t>::max()) < 1e30).item() == 1);
   CHECK_THROWS_WITH(u * -1.0, Contains("[number] -1 beside a tensor of u8, which does not hold it"));
   CHECK_THROWS_WITH(n + 3e9, Contains("beside a tensor of i32"));
   CHECK(sum(b).item() == 1);
