@@ -6,8 +6,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <exception>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <stet/tensor/error.h>
@@ -66,6 +68,7 @@ class Pool {
       if (i < spin_) pause_cpu();
       else std::this_thread::yield();
     }
+    if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
   }
 
   static void run_alone(std::int64_t chunks, void (*body)(void*, std::int64_t), void* context) {
@@ -116,11 +119,22 @@ class Pool {
 
   void drain(std::size_t own) {
     inside_chunk = true;
-    for (std::size_t k = 0; k < shares_; ++k) {
-      Range& range = ranges_[(own + k) % shares_];
-      for (std::int64_t i; (i = range.next.fetch_add(1, std::memory_order_relaxed)) < range.end;) body_(context_, i);
+    try {
+      for (std::size_t k = 0; k < shares_; ++k) {
+        Range& range = ranges_[(own + k) % shares_];
+        for (std::int64_t i; (i = range.next.fetch_add(1, std::memory_order_relaxed)) < range.end;) body_(context_, i);
+      }
+    } catch (...) {
+      abandon(std::current_exception());
     }
     inside_chunk = false;
+  }
+
+  /// Keeps the first error for the caller of run() and leaves no chunk to anyone.
+  void abandon(std::exception_ptr error) {
+    const std::lock_guard lock(failing_);
+    for (std::size_t k = 0; k < shares_; ++k) ranges_[k].next.store(ranges_[k].end, std::memory_order_relaxed);
+    if (!failure_) failure_ = std::move(error);
   }
 
   void work(Worker& worker, std::size_t own) {
@@ -144,6 +158,8 @@ class Pool {
   std::size_t shares_ = 0;
   alignas(64) std::atomic<int> gate_{kClosed};  // workers inside, and kClosed when no more may enter
   std::atomic<bool> stop_{false};
+  std::mutex failing_;
+  std::exception_ptr failure_;  // what a chunk of the present job threw
 };
 
 int default_threads() {

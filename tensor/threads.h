@@ -12,7 +12,8 @@ int threads();
 void set_threads(int count);
 
 /// Calls run(context, chunk) for every chunk in [0, chunks), in any order, on any thread; returns when all
-/// are done. Called from inside a chunk it runs everything on the calling thread. `run` must not throw.
+/// are done. Called from inside a chunk it runs everything on the calling thread. When a chunk throws, chunks that have
+/// not begun are left out, and the first error is thrown here once the others have ended.
 void parallel_run(std::int64_t chunks, void (*run)(void* context, std::int64_t chunk), void* context);
 
 /// body(chunk) for every chunk.

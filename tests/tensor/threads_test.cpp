@@ -158,3 +158,22 @@ TEST_CASE("the pool runs every chunk once, nested and from several callers", "[t
   CHECK(total.load() == 4 * 200 * 20);
   CHECK_THROWS_WITH(set_threads(0), Catch::Matchers::Contains("0 threads: expected 1 to 256"));
 }
+
+TEST_CASE("an error in a chunk reaches the caller, from any thread, and the pool goes on", "[threads]") {
+  const RestoreThreads restore;
+  for (int count : {1, 4}) {
+    set_threads(count);
+    for (std::int64_t bad : {0, 1, 500, 999}) {
+      INFO(count << " threads, chunk " << bad);
+      CHECK_THROWS_WITH(parallel_for(1000,
+                                     [&](std::int64_t i) {
+                                       parallel_for(2, [&](std::int64_t) { check(i != bad, "chunk", i, " fails"); });
+                                     }),
+                        Catch::Matchers::Contains("[chunk] " + std::to_string(bad) + " fails"));
+      CHECK_THROWS_AS(parallel_for(1000, [](std::int64_t) { throw std::bad_alloc(); }), std::bad_alloc);
+      std::vector<std::atomic<int>> hits(1000);
+      parallel_for(1000, [&](std::int64_t i) { hits[static_cast<std::size_t>(i)].fetch_add(1); });
+      for (const auto& h : hits) CHECK(h.load() == 1);
+    }
+  }
+}
