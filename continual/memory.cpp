@@ -21,6 +21,8 @@ void Reservoir::offer(const Batch& offered) {
   const NoGrad no_grad;
   const Batch batch = offered.to(Device::cpu());
   if (batch.size() == 0) return;
+  check(batch.x.dtype() == DType::f32, "reservoir", "examples ", batch.x.shape(), " of ", batch.x.dtype(),
+        ": expected f32");
   if (!x_.defined()) {
     Shape shape = batch.x.shape();
     shape[0] = capacity_;
@@ -28,8 +30,8 @@ void Reservoir::offer(const Batch& offered) {
     y_ = zeros({capacity_}, batch.y.options());
     task_ = zeros({capacity_}, batch.y.options());
   }
-  check(batch.x.dtype() == DType::f32 && batch.x.numel() * capacity_ == batch.size() * x_.numel(), "reservoir",
-        "examples ", batch.x.shape(), " for a store ", x_.shape());
+  check(batch.x.numel() * capacity_ == batch.size() * x_.numel(), "reservoir", "examples ", batch.x.shape(),
+        " for a store ", x_.shape());
   const Tensor x = contiguous(batch.x);
   const std::int64_t width = x.numel() / batch.size();
   const auto* from = x.data<float>();
@@ -49,8 +51,7 @@ void Reservoir::offer(const Batch& offered) {
 Batch Reservoir::draw(std::int64_t count) {
   const NoGrad no_grad;
   if (size() == 0 || count <= 0) return {};
-  std::vector<std::int64_t> chosen = permutation(generator_, size());
-  chosen.resize(static_cast<std::size_t>(std::min(count, size())));
+  const std::vector<std::int64_t> chosen = permutation(generator_, size(), std::min(count, size()));
   const Device wanted = default_device();
   const DefaultDevice host(Device::cpu());
   const Tensor index = tensor(chosen);

@@ -43,15 +43,16 @@ Generator& default_generator() {
 
 void manual_seed(uint64_t seed) { default_generator() = Generator(seed); }
 
-std::vector<int64_t> permutation(Generator& generator, int64_t n) {
+std::vector<int64_t> permutation(Generator& generator, int64_t n, int64_t wanted) {
   const RandomKey key = generator.next();
   std::vector<std::pair<uint64_t, int64_t>> keyed;
   keyed.reserve(static_cast<size_t>(n));
   for (int64_t i = 0; i < n; ++i) keyed.emplace_back(random_bits64(key, static_cast<uint64_t>(i)), i);
-  std::sort(keyed.begin(), keyed.end());
+  const auto end = keyed.begin() + std::clamp<int64_t>(wanted, 0, n);
+  std::partial_sort(keyed.begin(), end, keyed.end());
   std::vector<int64_t> order;
   order.reserve(keyed.size());
-  for (const auto& [bits, index] : keyed) order.push_back(index);
+  for (auto it = keyed.begin(); it != end; ++it) order.push_back(it->second);
   return order;
 }
 

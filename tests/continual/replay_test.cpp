@@ -95,6 +95,10 @@ TEST_CASE("A draw has different examples, all where there are few, none where th
   CHECK(memory.draw(0).size() == 0);
   const auto some = memory.draw(4).y.to_vector<std::int64_t>();
   CHECK(std::set<std::int64_t>(some.begin(), some.end()).size() == 4);
+  Reservoir other(10, Generator(3));
+  other.offer(numbered(0, 6));
+  const auto order = other.draw(6).y.to_vector<std::int64_t>();  // a smaller draw is its beginning
+  CHECK(some == std::vector<std::int64_t>(order.begin(), order.begin() + 4));
   const Batch all = memory.draw(100);
   CHECK(all.size() == 6);
   CHECK(same(reshape(all.x, {6}), cast(all.y, f32)));
@@ -117,6 +121,8 @@ TEST_CASE("A saved reservoir goes on as it would have") {
 TEST_CASE("Reservoirs refuse what does not fit") {
   CHECK_THROWS_WITH(Reservoir(0, Generator()), Contains("capacity 0"));
   Reservoir memory(10, Generator(3)), other(11, Generator(3));
+  CHECK_THROWS_WITH(memory.offer({zeros({2, 1}, i64), zeros({2}, i64), zeros({2}, i64)}),
+                    Contains("examples (2, 1) of i64: expected f32"));
   memory.offer(numbered(0, 3));
   CHECK_THROWS_WITH(memory.offer({zeros({2, 5}), zeros({2}, i64), zeros({2}, i64)}), Contains("examples (2, 5)"));
   CHECK_THROWS_WITH(other.load(memory.state()), Contains("does not fit capacity 11"));
