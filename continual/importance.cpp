@@ -17,6 +17,8 @@ std::vector<std::int64_t> evenly_spaced(std::int64_t count, std::int64_t wanted)
   return out;
 }
 
+/// A draw from p(. | x) for each example, by inversion. `uniforms` (n,) f64 belong to the examples, so that
+/// cutting them into other batches does not change their labels.
 Tensor sampled_labels(const Tensor& logits, const Tensor& uniforms) {
   const NoGrad no_grad;
   const Tensor sums = cumsum(softmax(cast(logits, DType::f64)), -1);
@@ -72,8 +74,6 @@ std::vector<Tensor> exact_fisher_seeds(const Tensor& logits) {
   return seeds;
 }
 
-/// A draw from p(. | x) for each example, by inversion. `uniforms` (n,) f64 belong to the examples, so that
-/// cutting them into other batches does not change their labels.
 nn::State fisher_diagonal(Context& context, const Examples& examples, const FisherOptions& options) {
   check(examples.size() > 0, "fisher", "needs at least one example");
   check_options(options);
@@ -98,6 +98,11 @@ nn::State fisher_diagonal(Context& context, const Examples& examples, const Fish
   for (std::size_t i = 0; i < parameters.size(); ++i)
     out[parameters[i]->path()] = total[i] * (1.0 / static_cast<double>(chosen.size()));
   return out;
+}
+
+void check_fisher(Context& context, FisherOptions options) {
+  options.samples = 2;
+  fisher_diagonal(context, context.train(), options);
 }
 
 }  // namespace stet::continual

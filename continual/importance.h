@@ -32,6 +32,10 @@ void check_options(const FisherOptions& options);
 /// empty. Source: Kirkpatrick et al. 2017; variants as in van de Ven 2025 (arXiv:2502.11756).
 nn::State fisher_diagonal(Context& context, const Examples& examples, const FisherOptions& options = {});
 
+/// An Error when the model has no Fisher diagonal, seen on two examples of the task: said before it is trained for
+/// hours.
+void check_fisher(Context& context, FisherOptions options);
+
 /// The seeds of the exact Fisher for squared_gradients(): one (n, classes) tensor per label that is possible
 /// for some example, sqrt(p_c) (e_c - p).
 std::vector<Tensor> exact_fisher_seeds(const Tensor& logits);

@@ -83,6 +83,10 @@ class LinearPiece : public Piece, public nn::LinearSlot {
   std::vector<Stamp> merged_from_;
 };
 
+/// A parameter of n numbers, in any shape, as a vector that broadcasts to (..., n): once for each entry of axis 0 of x,
+/// (batch, 1, ..., n), since per-sample gradients, EWC's above all, need it to enter a result that has the batch.
+Tensor for_each_entry(const Tensor& parameter, const Tensor& x);
+
 /// act(y).
 Tensor activate(const Tensor& y, Activation activation);
 

@@ -4,7 +4,7 @@
 namespace stet::continual {
 
 Tensor Ia3::adapted(const Tensor& x) {
-  const Tensor l = flatten(ia3_l);
+  const Tensor l = for_each_entry(ia3_l, x);
   return feedforward_ ? base().plain(x * l) : base().plain(x) * l;
 }
 

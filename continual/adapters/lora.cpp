@@ -22,14 +22,6 @@ Tensor initial_a(const nn::Module& owner, const nn::Linear& base, std::int64_t r
                         base.weight.value().options());
 }
 
-/// The magnitude once for each entry of axis 0, (batch, 1, ..., out): per-sample gradients, EWC's above all, need it to
-/// enter a result that has the batch. Adding 0 keeps its bits.
-Tensor for_each_entry(const Tensor& magnitude, const Tensor& x) {
-  Shape shape(x.rank(), 1);
-  if (x.rank() > 1) shape[0] = x.shape()[0];
-  return magnitude + zeros(shape, magnitude.options());
-}
-
 double checked_alpha(const nn::Linear& base, double alpha) {
   check(std::isfinite(alpha), "Lora", "'", base.path(), "': alpha ", alpha, ", expected a finite number");
   return alpha;

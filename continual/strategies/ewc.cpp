@@ -4,16 +4,16 @@
 namespace stet::continual {
 
 void Ewc::end_task(Context& context) {
-  nn::State fresh = fisher_diagonal(context, context.train(), options_.fisher);
   const std::string slot = options_.online ? "online" : "task " + std::to_string(context.task);
-  for (const nn::Parameter* p : context.model.trainable_parameters()) {
-    Tensor& sum = saved_[slot + "/importance/" + p->path()];
-    sum = options_.online && sum.defined() ? sum * options_.gamma + fresh[p->path()] : fresh[p->path()];
-    saved_[slot + "/anchor/" + p->path()] = p->value().clone();
+  for (const auto& [path, fresh] : fisher_diagonal(context, context.train(), options_.fisher)) {
+    Tensor& sum = saved_[slot + "/importance/" + path];
+    sum = options_.online && sum.defined() ? sum * options_.gamma + fresh : fresh;
+    saved_[slot + "/anchor/" + path] = context.model.parameter(path).value().clone();
   }
 }
 
 void Ewc::begin_task(Context& context) {
+  if (saved_.empty()) return check_fisher(context, options_.fisher);
   std::map<std::string, optim::QuadraticPenalty> penalties;
   for (const auto& [key, value] : saved_) {
     const std::size_t a = key.find('/'), b = key.find('/', a + 1);

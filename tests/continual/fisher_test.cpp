@@ -1,9 +1,12 @@
 // Fisher diagonals against their definitions, what a Fisher pass must leave alone, and EWC's penalty.
 #include <cmath>
 #include <functional>
+#include <variant>
 
 #include <stet/autograd/engine.h>
+#include <stet/autograd/squared.h>
 #include <stet/continual/adapters/adapters.h>
+#include <stet/continual/learner.h>
 #include <stet/continual/strategies/ewc.h>
 #include <stet/nn/layers.h>
 #include <stet/optim/optimizers.h>
@@ -154,11 +157,15 @@ TEST_CASE("A Fisher pass leaves buffers, modes and gradients alone, and repeats 
   CHECK(fisher_diagonal(bench.context, bench.context.train()).empty());
 }
 
-TEST_CASE("EWC sees the parameters of adapters like any others, DoRA's magnitudes too") {
-  for (const bool dora : {false, true}) {
+TEST_CASE("EWC sees the parameters of adapters like any others, DoRA's magnitudes and (IA)^3's factors too") {
+  const LoraOptions lora{.targets = {"*"}, .rank = 2}, dora{.targets = {"*"}, .rank = 2, .dora = true};
+  const Ia3Options ia3{.targets = {"*"}}, feedforward{.targets = {"*1"}, .feedforward = {"*2"}};
+  using Options = std::variant<LoraOptions, Ia3Options>;
+  for (const auto& [options, count] :
+       std::vector<std::pair<Options, std::size_t>>{{lora, 4}, {dora, 6}, {ia3, 2}, {feedforward, 2}}) {
     Bench<nn::Mlp> bench(small(), std::vector<std::int64_t>{6, 5, 4});
     Adapters adapters(bench.model);
-    adapters.attach("a", LoraOptions{.targets = {"*"}, .rank = 2, .dora = dora});
+    std::visit([&](const auto& chosen) { adapters.attach("a", chosen); }, options);
     adapters.freeze_base();
     test::shake(adapters.parameters("a"));
     const Examples& examples = bench.context.train();
@@ -174,13 +181,45 @@ TEST_CASE("EWC sees the parameters of adapters like any others, DoRA's magnitude
     Ewc ewc({.fisher = {.kind = Fisher::empirical, .batch_size = 5}});  // as many as a layer has outputs
     ewc.end_task(bench.context);
     const nn::State found = fisher_diagonal(bench.context, examples, {.kind = Fisher::empirical, .batch_size = 5});
-    CHECK(found.size() == (dora ? 6 : 4));
+    CHECK(found.size() == count);
     for (std::size_t k = 0; k < parameters.size(); ++k) {
       CAPTURE(parameters[k]->path());
       CHECK(worst(cast(found.at(parameters[k]->path()), f64), expected[k] / static_cast<double>(examples.size())) <
             1e-5);
     }
   }
+}
+
+TEST_CASE("(IA)^3's factors have per-sample gradients in a sequence too") {
+  test::LlamaCase llama;
+  Adapters adapters(llama.model);
+  adapters.attach("a", Ia3Options{.targets = {"*k_proj", "*v_proj"}, .feedforward = {"*down_proj"}});
+  adapters.freeze_base();
+  test::shake(adapters.parameters("a"));
+  std::vector<Tensor> parameters;
+  for (const nn::Parameter* p : adapters.parameters("a")) parameters.push_back(p->value());
+  const Tensor logits = llama.model(llama.tokens);
+  const Tensor losses = sum(square(logits), {1, 2});
+  std::vector<Tensor> expected(parameters.size());
+  for (std::int64_t i = 0; i < 2; ++i) {
+    const auto one = grad(sum(slice(losses, 0, i, i + 1)), parameters, {.retain_graph = true});
+    for (std::size_t k = 0; k < one.size(); ++k)
+      expected[k] = expected[k].defined() ? expected[k] + square(one[k]) : square(one[k]);
+  }
+  const auto found = squared_gradients(losses, parameters);
+  for (std::size_t k = 0; k < found.size(); ++k) CHECK(worst(found[k], expected[k]) < 1e-5);
+}
+
+TEST_CASE("A model without per-sample gradients is refused before EWC has it trained") {
+  struct Doubled : nn::Module {
+    nn::Linear fc{this, "fc", 6, 4};
+    Tensor operator()(const Tensor& x) { return linear(x, fc.weight * 2.0, *fc.bias); }
+  };
+  Bench<Doubled> bench(small());
+  const Tensor before = bench.model.fc.weight.value().clone();
+  Learner learner(bench.model, bench.optimizer, Ewc());
+  CHECK_THROWS_WITH(learner.run(bench.scenario), Catch::Matchers::Contains("consumes parameter 'fc.weight'"));
+  CHECK(same(bench.model.fc.weight.value(), before));
 }
 
 namespace {
