@@ -70,6 +70,7 @@ Examples::Examples(std::shared_ptr<const Pool> pool, std::vector<std::int64_t> i
 }
 
 Batch Examples::batch(std::span<const std::int64_t> positions) const {
+  if (positions.empty()) return {};
   const auto n = static_cast<std::int64_t>(positions.size());
   const Options whole{DType::i64, Device::cpu()};
   Batch out{empty({n, width()}, Device::cpu()), empty({n}, whole), empty({n}, whole)};

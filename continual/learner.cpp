@@ -144,6 +144,8 @@ std::vector<int> Learner::stage(int task, int tasks) const {
 
 Result Learner::run(const Scenario& scenario) {
   check(!scenario.tasks.empty(), "run", "the scenario has no tasks");
+  for (const Task& task : scenario.tasks)
+    check(task.train.size() > 0, "run", "task '", task.name, "' has no training examples");
   check(options.epochs > 0, "run", options.epochs, " epochs");
   check(!ran_, "run", "a learner runs once: its strategies remember the tasks that they have seen");
   check_claims();

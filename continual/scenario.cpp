@@ -100,7 +100,11 @@ Tensor Scenario::output_mask() const {
   Tensor mask = full({count, outputs}, -1e30, Device::cpu());
   auto* at = mask.mutable_data<float>();
   for (std::int64_t t = 0; t < count; ++t)
-    for (std::int64_t output : tasks[static_cast<std::size_t>(t)].outputs) at[t * outputs + output] = 0;
+    for (std::int64_t output : tasks[static_cast<std::size_t>(t)].outputs) {
+      check(output >= 0 && output < outputs, "output_mask", "task '", tasks[static_cast<std::size_t>(t)].name,
+            "' has output ", output, ": expected 0 to ", outputs - 1);
+      at[t * outputs + output] = 0;
+    }
   return to(mask, default_device());
 }
 
@@ -164,6 +168,7 @@ Scenario permuted(const Pool& train, const Pool& test, Setting setting, std::int
 Scenario rotated(const Pool& train, const Pool& test, Setting setting, std::int64_t side,
                  const std::vector<double>& angles) {
   check(!angles.empty(), "rotated", "needs at least one angle");
+  for (double angle : angles) check(std::isfinite(angle), "rotated", "an angle of ", angle, " degrees");
   check_pools(train, test);
   check(side > 0 && side * side == train.x.shape()[1], "rotated", "images of side ", side, " for ", train.x.shape()[1],
         " pixels");

@@ -48,6 +48,7 @@ struct Scenario {
   std::vector<Task> tasks;
 
   /// (tasks, outputs) f32, to be added to logits: 0 where an output belongs to the task, -1e30 elsewhere.
+  /// An Error for an output that the model does not have.
   Tensor output_mask() const;
 };
 

@@ -151,6 +151,9 @@ TEST_CASE("Learners refuse what cannot be run") {
   Pupil pupil(30, 8, 6);
   Learner learner(pupil.model, pupil.optimizer);
   CHECK_THROWS_WITH(learner.run({}), Contains("no tasks"));
+  Scenario gap = scenario;
+  gap.tasks[2].train = gap.tasks[2].train.subset(0, 0);
+  CHECK_THROWS_WITH(learner.run(gap), Contains("task '4,5' has no training examples"));
   learner.options.epochs = 0;
   CHECK_THROWS_WITH(learner.run(scenario), Contains("0 epochs"));
   CHECK_THROWS_WITH(learner.add(nullptr), Contains("no strategy"));

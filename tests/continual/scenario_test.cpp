@@ -168,8 +168,16 @@ TEST_CASE("Scenarios that cannot be are refused") {
   CHECK_THROWS_WITH(split_classes(train, wide, Setting::class_incremental, 2), Contains("expected (n, d) with one d"));
   CHECK_THROWS_WITH(rotated(train, train, Setting::domain_incremental, 2, {90}), Contains("side 2 for 3 pixels"));
   CHECK_THROWS_WITH(rotated(nine(), nine(), Setting::domain_incremental, 3, {}), Contains("at least one angle"));
+  CHECK_THROWS_WITH(rotated(nine(), nine(), Setting::domain_incremental, 3, {0, std::nan("")}),
+                    Contains("an angle of nan degrees"));
   const auto pool = std::make_shared<const Pool>(train);
   CHECK_THROWS_WITH(Examples(pool, {8}, 0), Contains("index 8 of 8"));
   CHECK_THROWS_WITH(Examples(pool, {0, 1}, 2, {0, -1, -1, -1}), Contains("label 1 at index 1 has no output in task 2"));
   CHECK_THROWS_WITH(Examples(pool, {0}, 0).range(0, 2), Contains("position 1 of 1"));
+  CHECK(Examples().range(0, 0).size() == 0);
+  for (const std::int64_t output : {-1, 2, 5'000'000}) {
+    const Scenario by_hand{Setting::task_incremental, 2, {{"odd", Examples(pool, {0}, 0), {}, {0, output}}}};
+    CHECK_THROWS_WITH(by_hand.output_mask(),
+                      Contains("task 'odd' has output " + std::to_string(output)) && Contains("expected 0 to 1"));
+  }
 }
