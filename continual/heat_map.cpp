@@ -3,7 +3,6 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
-#include <sstream>
 
 #include <stet/continual/report.h>
 #include <stet/continual/svg.h>
@@ -129,7 +128,7 @@ void write_accuracy_matrices_svg(const std::filesystem::path& path, const std::s
   const Layout layout = layout_of(maps);
   const int width = std::max(columns * layout.wide() + kLegend, 40 + width_of(title) * 3 / 2);
   const int height = kTitle + rows * layout.high();
-  std::ostringstream out;
+  auto out = picture();
   open(out, width, height, title,
        ".value{font-size:13px;text-anchor:middle}.title{font-size:14px;font-weight:bold;text-anchor:middle}"
        ".row{font-size:12px;text-anchor:end}.column{font-size:12px;text-anchor:middle}"

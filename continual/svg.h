@@ -2,13 +2,16 @@
 #pragma once
 
 #include <ostream>
+#include <sstream>
 #include <string>
 #include <string_view>
 
 namespace stet::continual::svg {
 
-/// Text as XML content.
+/// Text as XML content; what cannot be written there is replaced.
 std::string escaped(const std::string& text);
+/// Where a picture is written: numbers look the same in every locale.
+std::ostringstream picture();
 /// A text element; `attributes` is XML.
 void text(std::ostream& out, double x, double y, std::string_view attributes, const std::string& words);
 /// The same, turned by `degrees` about (x, y), of a style class.

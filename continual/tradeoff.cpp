@@ -5,7 +5,6 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
-#include <sstream>
 
 #include <stet/continual/report.h>
 #include <stet/continual/svg.h>
@@ -88,6 +87,8 @@ void draw_mark(std::ostream& out, double x, double y, std::size_t place) {
       << "\" transform=\"translate(" << x << ' ' << y << ")\"/>\n";
 }
 
+double legend_row(std::size_t place) { return kTop + 14 + 22 * static_cast<double>(place); }
+
 void draw_curve(std::ostream& out, const TradeoffCurve& curve, std::size_t place, const Axis& x, const Axis& y) {
   const auto colour = kOkabeIto[place % kOkabeIto.size()];
   const std::string stroke =
@@ -103,7 +104,7 @@ void draw_curve(std::ostream& out, const TradeoffCurve& curve, std::size_t place
     draw_mark(out, px, py, place);
     text(out, px + 7, py - 5, "class=\"strength\" stroke=\"none\"", p.strength);
   }
-  const double row = kTop + 14 + 22 * static_cast<double>(place);
+  const double row = legend_row(place);
   line(out, kWidth - kRight + 10, row - 4, kWidth - kRight + 40, row - 4, stroke);
   draw_mark(out, kWidth - kRight + 25, row - 4, place);
   text(out, kWidth - kRight + 46, row, "class=\"method\" stroke=\"none\"", curve.method);
@@ -132,13 +133,15 @@ void write_tradeoff_svg(const std::filesystem::path& path, const std::string& ti
     for (const auto& p : curve.points) {
       any = true;
       for (const double v : {p.learned.mean, p.forgotten.mean})
-        check(std::isfinite(v), "write_tradeoff_svg", "'", curve.method, "' at ", p.strength, ": ", v, " is no place");
+        check(std::abs(v) < 1e300, "write_tradeoff_svg", "'", curve.method, "' at ", p.strength, ": ", v,
+              " is no place");
     }
   check(any, "write_tradeoff_svg", "no points");
   const Axis x = axis_over(curves, &TradeoffPoint::learned, kLeft, kWidth - kRight);
   const Axis y = axis_over(curves, &TradeoffPoint::forgotten, kHeight - kBottom, kTop);
-  std::ostringstream out;
-  open(out, kWidth, kHeight, title,
+  auto out = picture();
+  const int legend = static_cast<int>(legend_row(curves.size()));
+  open(out, kWidth, std::max(kHeight, legend), title,
        ".tick{font-size:11px;fill:#555}.middle{text-anchor:middle}.end{text-anchor:end}"
        ".axis{font-size:13px;fill:#333;text-anchor:middle}.strength{font-size:10px}.method{font-size:13px}"
        ".head{font-size:17px;font-weight:bold}");

@@ -24,7 +24,7 @@ struct TradeoffCurve {
 };
 
 /// What the method forgets where it has learned `learned`: along straight lines between neighbouring points, the least
-/// of them where there are several; nothing where it never learns just that much.
+/// of them where there are several; nothing where no line passes there.
 std::optional<double> forgotten_at(const TradeoffCurve& curve, double learned);
 
 /// The plane as an SVG picture: x learned, y forgotten, a curve with its spread and a mark of its own for each method.

@@ -1,6 +1,7 @@
 // Tables, the results file and the heat map.
 #include <cmath>
 #include <fstream>
+#include <locale>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -92,6 +93,27 @@ TEST_CASE("A folder for results is made, or the reason why not is said") {
   CHECK_NOTHROW(make_folder(""));
   const auto file = scratch.write("file", "text");
   CHECK_THAT(test::message_of([&] { make_folder(file); }), Contains("[make_folder] " + file.string()));
+}
+
+TEST_CASE("A picture is XML whatever text it has, and its numbers are the same in every locale") {
+  struct Grouped : std::numpunct<char> {
+    char do_decimal_point() const override { return ','; }
+    char do_thousands_sep() const override { return '.'; }
+    std::string do_grouping() const override { return "\3"; }
+  };
+  const test::Scratch scratch;
+  const auto path = scratch.path() / "m.svg";
+  const Result r = run_of("x", 1, 0.456).result;
+  const auto written = [&] {
+    write_accuracy_matrix_svg(path, r.accuracy, "caf\xe9 \xef\xbf\xbf é" + std::string(200, 'w'), {"\xff", "b\x01"});
+    return read(path);
+  };
+  const std::string plain = written();
+  CHECK_THAT(plain, Contains("caf\uFFFD \uFFFD é") && Contains(">\uFFFD<") && Contains(">b <"));
+  const std::locale before = std::locale::global(std::locale(std::locale::classic(), new Grouped));
+  const std::string grouped = written();
+  std::locale::global(before);
+  CHECK(grouped == plain);
 }
 
 TEST_CASE("The heat map: every number, dashes, escaped text") {

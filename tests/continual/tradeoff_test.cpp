@@ -54,6 +54,19 @@ TEST_CASE("The picture has every curve, its strengths and its spread") {
   CHECK(svg.find("nan") == std::string::npos);
 }
 
+TEST_CASE("The picture grows with its legend, and takes values that can be drawn") {
+  const test::Scratch scratch;
+  const auto path = scratch.path() / "plane.svg";
+  std::vector<TradeoffCurve> many;
+  for (int i = 0; i < 30; ++i) many.push_back({"m" + std::to_string(i), {point(0.1, 0.1)}});
+  write_tradeoff_svg(path, "t", "x", "y", many);
+  CHECK_THAT(read(path), Contains("height=\"730\"") && Contains("y=\"708\" class=\"method\""));
+  CHECK_THAT(message_of([&] {
+               write_tradeoff_svg(path, "t", "x", "y", {{"far", {point(1.7e308, 0)}}});
+             }),
+             Contains("'far' at s"));
+}
+
 TEST_CASE("One seed has no spread to draw; a point that is no place is named") {
   const test::Scratch scratch;
   const auto path = scratch.path() / "plane.svg";
