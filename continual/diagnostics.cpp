@@ -36,7 +36,7 @@ double weight_drift(const nn::State& before, const nn::State& after, std::string
   double moved = 0, size = 0;
   int matched = 0;
   for (const auto& [name, value] : before) {
-    if (!nn::glob_match(glob, name)) continue;
+    if (!nn::glob_match(glob, name) || !is_floating(value.dtype())) continue;
     const auto other = after.find(name);
     check(other != after.end(), "weight_drift", "'", name, "' is missing afterwards");
     check(other->second.shape() == value.shape(), "weight_drift", "'", name, "' was ", value.shape(), " and is ",
@@ -56,6 +56,8 @@ double linear_cka(const Tensor& x, const Tensor& y) {
   check(x.rank() == 2 && y.rank() == 2 && x.shape()[0] == y.shape()[0] && x.shape()[0] > 1, kOp, "x ", x.shape(),
         ", y ", y.shape(), ": expected (n, p) and (n, q) with n of at least 2");
   const NoGrad no_grad;
+  for (const Tensor& t : {x, y})
+    check(std::isfinite(max(abs(t)).item()), kOp, t.shape(), ": a representation is not finite");
   const Tensor a = centred(x), b = centred(y);
   const auto varies = [](const Tensor& whole, const Tensor& m) {  // by more than the mean's rounding
     constexpr double rounding = 16 * std::numeric_limits<double>::epsilon();

@@ -9,15 +9,16 @@
 namespace stet::continual {
 
 /// Relative change of the weights whose name matches a glob (Module::freeze), taken together as one vector:
-/// ||after - before|| / ||before||, norms in f64. An Error where no name matches, a name of `before` is missing in
-/// `after` or has another shape there, or the weights before are all 0.
+/// ||after - before|| / ||before||, norms in f64. What is not floating is left out: the generators of Dropout are no
+/// weights. An Error where no weight matches, one of `before` is missing in `after` or has another shape there, or the
+/// weights before are all 0.
 double weight_drift(const nn::State& before, const nn::State& after, std::string_view glob = "*");
 
 /// Linear centred kernel alignment of two representations of the same n examples (Kornblith et al. 2019, eq. 4 with
 /// linear kernels): x (n, p), y (n, q), with each column's mean taken off,
 ///     ||y^T x||^2 / (||x^T x|| ||y^T y||),   Frobenius norms, in f64.
 /// 1: equal up to a rotation and a scale; 0: every feature of one is uncorrelated with every one of the other. An Error
-/// for other shapes, fewer than two examples, or a representation that is the same for all of them.
+/// for other shapes, fewer than two examples, or a representation that is not finite or the same for all of them.
 double linear_cka(const Tensor& x, const Tensor& y);
 
 /// Cosine of two gradients, each given in the same pieces (one tensor a parameter), taken together as one vector:

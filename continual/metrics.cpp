@@ -10,6 +10,8 @@ namespace {
 
 constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
 
+double at(const std::vector<double>& row, std::size_t j) { return j < row.size() ? row[j] : kUnknown; }
+
 }  // namespace
 
 double AccuracyMatrix::accuracy() const {
@@ -22,14 +24,14 @@ double AccuracyMatrix::accuracy() const {
 double AccuracyMatrix::backward_transfer() const {
   if (tasks() < 2) return kUnknown;
   double total = 0;
-  for (std::size_t j = 0; j + 1 < r.size(); ++j) total += r.back()[j] - r[j][j];
+  for (std::size_t j = 0; j + 1 < r.size(); ++j) total += at(r.back(), j) - at(r[j], j);
   return total / (tasks() - 1);
 }
 
 double AccuracyMatrix::forward_transfer() const {
   if (tasks() < 2 || before.empty()) return kUnknown;
   double total = 0;
-  for (std::size_t j = 1; j < r.size(); ++j) total += r[j - 1][j] - before[j];
+  for (std::size_t j = 1; j < r.size(); ++j) total += at(r[j - 1], j) - at(before, j);
   return total / (tasks() - 1);
 }
 
@@ -37,9 +39,9 @@ double AccuracyMatrix::forgetting() const {
   if (tasks() < 2) return kUnknown;
   double total = 0;
   for (std::size_t j = 0; j + 1 < r.size(); ++j) {
-    double best = r[j][j];
-    for (std::size_t i = j; i + 1 < r.size(); ++i) best = std::isnan(best) ? best : std::max(best, r[i][j]);
-    total += best - r.back()[j];
+    double best = at(r[j], j);
+    for (std::size_t i = j; i + 1 < r.size(); ++i) best = std::isnan(best) ? best : std::max(best, at(r[i], j));
+    total += best - at(r.back(), j);
   }
   return total / (tasks() - 1);
 }

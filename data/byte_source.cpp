@@ -26,6 +26,7 @@ struct ByteSource::Inflater {
 ByteSource::ByteSource(std::string_view op, const std::filesystem::path& path) : op_(op), path_(path) {
   std::error_code error;
   const auto status = std::filesystem::status(path, error);
+  check(status.type() != std::filesystem::file_type::none, op, path.string(), ": ", error.message());
   check(std::filesystem::exists(status), op, path.string(), ": no such file");
   check(std::filesystem::is_regular_file(status), op, path.string(), ": not a regular file");
   file_size_ = std::filesystem::file_size(path, error);

@@ -74,6 +74,8 @@ std::vector<std::int64_t> label_ids(const LabelledTexts& examples, const std::ve
 }
 
 LabelledTexts first_of_each_label(const LabelledTexts& examples, std::int64_t count) {
+  check(examples.texts.size() == examples.labels.size(), "first_of_each_label", examples.texts.size(), " texts and ",
+        examples.labels.size(), " labels");
   std::map<std::string_view, std::int64_t> seen;
   std::vector<std::int64_t> turn, order(examples.texts.size());
   for (const std::string& label : examples.labels) turn.push_back(seen[label]++);

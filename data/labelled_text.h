@@ -31,7 +31,7 @@ std::vector<std::string> label_names(const LabelledTexts& examples);
 std::vector<std::int64_t> label_ids(const LabelledTexts& examples, const std::vector<std::string>& names);
 
 /// At most `count` examples, as evenly over the labels as they allow: the first of each label, then the second of
-/// each, and so on, in the order of the file.
+/// each, and so on, in the order of the file. An Error where the numbers of texts and labels differ.
 LabelledTexts first_of_each_label(const LabelledTexts& examples, std::int64_t count);
 
 }  // namespace stet::data

@@ -46,6 +46,15 @@ TEST_CASE("Weight drift is the change's norm over the norm before, of the weight
   CHECK(weight_drift(before, before) == 0);
 }
 
+TEST_CASE("A generator that stands in the state is no weight") {
+  const Tensor seed = tensor(std::vector<std::int64_t>{std::int64_t{1} << 60, 0});
+  const nn::State before{{"a.weight", tensor({3.f, 4.f})}, {"drop.generator", seed}},
+      after{{"a.weight", tensor({3.f, 1.f})}};
+  CHECK(weight_drift(before, after) == Approx(3.0 / 5.0));
+  CHECK(test::message_of([&] { weight_drift(before, before, "drop.*"); }).find("no weight matches") !=
+        std::string::npos);
+}
+
 TEST_CASE("Weight drift names what it cannot compare") {
   const nn::State before{{"a", tensor({3.f, 4.f})}, {"zero", tensor({0.f})}};
   CHECK(test::message_of([&] { weight_drift(before, before, "c*"); }).find("no weight matches 'c*'") !=

@@ -44,6 +44,16 @@ TEST_CASE("What is not defined is NaN") {
     CHECK(std::isnan(value));
 }
 
+TEST_CASE("What was not measured is NaN, wherever the rows end") {
+  const AccuracyMatrix lower{.before = {0.1, 0.2, 0.3}, .r = {{0.9}, {0.95, 0.8}, {0.6, 0.7, 1.0}}};
+  CHECK(lower.accuracy() == Approx((0.6 + 0.7 + 1.0) / 3));
+  CHECK(lower.backward_transfer() == Approx(-0.2));
+  CHECK(lower.forgetting() == Approx(((0.95 - 0.6) + (0.8 - 0.7)) / 2));
+  CHECK(std::isnan(lower.forward_transfer()));
+  const AccuracyMatrix short_before{.before = {0.1}, .r = {{0.9, 0.1}, {0.8, 0.7}}};
+  CHECK(std::isnan(short_before.forward_transfer()));
+}
+
 TEST_CASE("Spread: mean and sample standard deviation") {
   const Spread s = spread_of({1, 2, 4});
   CHECK(s.mean == Approx(7.0 / 3));

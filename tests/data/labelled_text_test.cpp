@@ -94,4 +94,6 @@ TEST_CASE("A part of the examples takes evenly from every label") {
   CHECK(data::first_of_each_label(all, 5).texts == Strings{"0", "1", "5", "6", "8"});
   CHECK(data::first_of_each_label(all, 7).labels == Strings{"a", "a", "a", "b", "b", "b", "c"});
   CHECK(data::first_of_each_label(all, 100).texts == all.texts);
+  all.labels.pop_back();
+  CHECK_THROWS_WITH(data::first_of_each_label(all, 3), Contains("9 texts and 8 labels"));
 }
