@@ -62,11 +62,11 @@ Mask Mask::heads(const Shape& shape, std::int64_t heads, const std::vector<std::
 Mask Mask::blocks(const Shape& shape, std::int64_t size, const std::vector<bool>& chosen) {
   Mask mask(shape);
   check(size > 0, "mask", "blocks of ", size, " elements");
-  const std::int64_t blocks = (mask.count_ + size - 1) / size;
+  const std::int64_t blocks = mask.count_ / size + (mask.count_ % size != 0);  // a sum could overflow
   check(static_cast<std::int64_t>(chosen.size()) == blocks, "mask", chosen.size(), " choices for ", blocks,
         " blocks of ", size, " in shape ", shape);
-  for (std::int64_t i = 0; i < blocks; ++i)
-    if (chosen[static_cast<std::size_t>(i)]) mask.add_range(i * size, std::min((i + 1) * size, mask.count_));
+  for (std::int64_t i = 0, at = 0; i < blocks; ++i, at += std::min(size, mask.count_ - at))
+    if (chosen[static_cast<std::size_t>(i)]) mask.add_range(at, at + std::min(size, mask.count_ - at));
   return mask;
 }
 

@@ -6,6 +6,7 @@
 
 #include <cstring>
 #include <iostream>
+#include <limits>
 #include <memory>
 
 #include "support/catch.h"
@@ -205,6 +206,9 @@ TEST_CASE("Masks and what they allow") {
   allows(Mask::rows({2, 2}, {0, 1}), {0, 1, 2, 3});
   allows(Mask::heads({4, 2}, 2, {1}), {4, 5, 6, 7});
   allows(Mask::blocks({5}, 2, {true, false, true}), {0, 1, 4});
+  constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+  allows(Mask::blocks({5}, kMost, {true}), {0, 1, 2, 3, 4});
+  CHECK(Mask::blocks({kMost}, kMost / 2 + 1, {false, true}).count() == kMost / 2);
   allows(Mask::elements(cells({40}, {0, 31, 32, 39})), {0, 31, 32, 39});
   allows(Mask::all({0, 3}), {});
 }
@@ -231,6 +235,8 @@ TEST_CASE("Masks name what is wrong") {
   CHECK_THAT(message_of([] { Mask::heads({4, 2}, 3, {0}); }), Contains("not a multiple of 3 heads"));
   CHECK_THAT(message_of([] { Mask::heads({4, 2}, 2, {2}); }), Contains("head 2 of 2"));
   CHECK_THAT(message_of([] { Mask::blocks({5}, 2, {true}); }), Contains("1 choices for 3 blocks of 2"));
+  CHECK_THAT(message_of([] { Mask::blocks({0}, std::numeric_limits<std::int64_t>::max(), {true}); }),
+             Contains("1 choices for 0 blocks of"));
   CHECK_THAT(message_of([] { Mask::blocks({5}, 0, {true}); }), Contains("blocks of 0 elements"));
   CHECK_THAT(message_of([] { Mask::elements(ones({3})); }), Contains("elements hold f32, expected bool"));
 }
