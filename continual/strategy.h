@@ -44,8 +44,9 @@ class Strategy {
   /// Before the first task.
   virtual void begin(Context&) {}
   /// Penalties, masks, freezing, adapters and gradient transforms are set up here, from the strategy's state:
-  /// optimizer.set_penalty, set_mask, add_transform, model.freeze. Also called when a run is resumed inside this task;
-  /// the values of model, optimizer and strategy are loaded again after that.
+  /// optimizer.set_penalty, set_mask, set_transform, model.freeze. Also called when a run is resumed inside this task;
+  /// the values of model, optimizer and strategy are loaded again after that. Penalties and transforms leave the
+  /// optimizer with the run; what is masked, frozen or added stays so.
   virtual void begin_task(Context&) {}
   /// Importance, anchors, memory: the strategy's state is brought up to date here.
   virtual void end_task(Context&) {}

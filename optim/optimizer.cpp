@@ -87,16 +87,24 @@ void Slot::assign(const Tensor& parameter, const std::vector<Tensor>& state) con
   for (std::size_t i = 0; i < state.size(); ++i) put(this->state(i), state[i]);
 }
 
+std::size_t Optimizer::checked_group(std::string_view op, std::size_t group) const {
+  check(group < group_count_, op, "group ", group, " of ", group_count_);
+  return group;
+}
+
 void Optimizer::add_group(std::size_t group, const std::vector<nn::Parameter*>& parameters) {
-  check(group < group_count_, "add_parameters", "group ", group, " of ", group_count_);
+  checked_group("add_parameters", group);
   std::vector<Entry> all = entries_;
   for (nn::Parameter* p : parameters) {
     const std::string name = p->path();
-    for (const Entry& e : all)
-      check(e.parameter != p && e.name != name, "optimizer", "parameter '", name, "' is in it already");
+    for (const Entry& e : all) {
+      check(e.parameter != p, "optimizer", "parameter '", name, "' is in it already");
+      check(e.name != name, "optimizer", "another parameter named '", name,
+            "' is in it already: state, masks and penalties go by names");
+    }
     check(p->value().dtype() == DType::f32 || p->value().dtype() == DType::f64, "optimizer", "parameter '", name,
           "' holds ", p->value().dtype(), ", expected f32 or f64");
-    for (const auto& [id, penalty] : penalties_) check_fits("add_parameters", penalty, name, *p);
+    for (const auto& [id, penalty] : additions_.penalties) check_fits("add_parameters", penalty, name, *p);
     all.push_back({p, p->alive(), group, name, 0, {}});
   }
   entries_ = std::move(all);
@@ -163,28 +171,41 @@ void Optimizer::clip_value(double value) {
   clip_value_ = value;
 }
 
-void Optimizer::add_transform(std::string id, GradientTransform transform) {
-  check(find_id(transforms_, id) == transforms_.end(), "add_transform", "'", id, "' is there already");
-  transforms_.emplace_back(std::move(id), std::move(transform));
+void Optimizer::set_transform(const std::string& id, GradientTransform transform) {
+  check(transform != nullptr, "set_transform", "'", id, "' is an empty function");
+  auto& all = additions_.transforms;
+  if (const auto it = find_id(all, id); it != all.end()) it->second = std::move(transform);
+  else all.emplace_back(id, std::move(transform));
 }
 void Optimizer::remove_transform(const std::string& id) {
-  const auto it = find_id(transforms_, id);
-  check(it != transforms_.end(), "remove_transform", "no transform '", id, "'");
-  transforms_.erase(it);
+  const auto it = find_id(additions_.transforms, id);
+  check(it != additions_.transforms.end(), "remove_transform", "no transform '", id, "'");
+  additions_.transforms.erase(it);
+}
+
+void Optimizer::check_penalty(std::string_view op, const std::string& id, const QuadraticPenalty& penalty) const {
+  check(penalty.strength >= 0 && std::isfinite(penalty.strength), op, "strength ", penalty.strength, " of '", id,
+        "': expected a finite number, 0 or more");
+  for (const Entry& e : entries_)
+    if (!e.alive.expired()) check_fits(op, penalty, e.name, *e.parameter);
 }
 
 void Optimizer::set_penalty(const std::string& id, QuadraticPenalty penalty) {
-  check(penalty.strength >= 0 && std::isfinite(penalty.strength), "set_penalty", "strength ", penalty.strength, " of '",
-        id, "': expected a finite number, 0 or more");
   check_alive("set_penalty");
-  for (const Entry& e : entries_) check_fits("set_penalty", penalty, e.name, *e.parameter);
-  penalties_.insert_or_assign(id, std::move(penalty));
+  check_penalty("set_penalty", id, penalty);
+  additions_.penalties.insert_or_assign(id, std::move(penalty));
   combine_penalties();
 }
 
 void Optimizer::remove_penalty(const std::string& id) {
   check_alive("remove_penalty");
-  check(penalties_.erase(id) == 1, "remove_penalty", "no penalty '", id, "'");
+  check(additions_.penalties.erase(id) == 1, "remove_penalty", "no penalty '", id, "'");
+  combine_penalties();
+}
+
+void Optimizer::set_additions(Additions additions) {
+  for (const auto& [id, penalty] : additions.penalties) check_penalty("set_additions", id, penalty);
+  additions_ = std::move(additions);
   combine_penalties();
 }
 
@@ -194,11 +215,12 @@ void Optimizer::combine_penalties() {
   const NoGrad no_grad;
   combined_.clear();
   for (const Entry& e : entries_) {
+    if (e.alive.expired()) continue;  // a run that failed ends here, too; step() names the parameter
     Combined sum;
     int parts = 0;
     const Options options = e.parameter->value().options();
     Tensor weighted;  // sum l_k O_k t_k
-    for (const auto& [id, p] : penalties_) {
+    for (const auto& [id, p] : additions_.penalties) {
       Tensor anchor = find(p.anchor, e.name);
       if (!anchor.defined() || p.strength == 0) continue;
       anchor = to(anchor, options.device);
@@ -227,7 +249,7 @@ double Optimizer::penalty_value() const {
   const NoGrad no_grad;
   double total = 0;
   for (const Entry& e : entries_)
-    for (const auto& [id, p] : penalties_) {
+    for (const auto& [id, p] : additions_.penalties) {
       const Tensor anchor = find(p.anchor, e.name), importance = find(p.importance, e.name);
       if (!anchor.defined()) continue;
       const Device device = e.parameter->value().device();
@@ -291,13 +313,19 @@ std::vector<Tensor> Optimizer::fresh_state(const Entry& entry) const {
   return state;
 }
 
-void Optimizer::update_entry(Entry& entry, const Tensor& gradient, const Tensor& scale) {
+/// What an entry keeps, or would start with. An option that has changed may ask for other tensors.
+std::vector<Tensor> Optimizer::state_of(std::string_view op, const Entry& entry) const {
+  if (entry.state.empty()) return fresh_state(entry);
+  const std::size_t wanted = state_names(entry.group).size();
+  check(entry.state.size() == wanted, op, "the state of '", entry.name, "' has ", entry.state.size(),
+        " tensors, its options now need ", wanted, ": reset_state() after such a change");
+  return entry.state;
+}
+
+void Optimizer::update_entry(Entry& entry, const Tensor& gradient, const Tensor& scale, double lr_factor) {
   check(entry.step > 0 || !recording(gradient.device()), "step", "the first update of '", entry.name,
         "' inside a recorded step: do the step once before recording it");
-  if (entry.state.empty()) entry.state = fresh_state(entry);
-  const std::size_t wanted = state_names(entry.group).size();
-  check(entry.state.size() == wanted, "step", "the state of '", entry.name, "' has ", entry.state.size(),
-        " tensors, its options now need ", wanted, ": reset_state() after such a change");
+  entry.state = state_of("step", entry);
   Slot slot;
   slot.name_ = entry.name;
   slot.parameter_ = entry.parameter->value();
@@ -305,7 +333,7 @@ void Optimizer::update_entry(Entry& entry, const Tensor& gradient, const Tensor&
   slot.raw_gradient_ = gradient;
   slot.state_ = &entry.state;
   slot.step_ = ++entry.step;
-  slot.lr_factor_ = schedule_ ? schedule_(steps_) : 1;
+  slot.lr_factor_ = lr_factor;
   slot.grad_scale_ = scale;
   slot.clip_value_ = clip_value_;
   const Mask* m = mask(entry.name);
@@ -350,8 +378,8 @@ void Optimizer::step() {
   check_alive("step");
   const NoGrad no_grad;
   std::vector<NamedGradient> gradients = gather();
-  for (const auto& [id, transform] : transforms_) transform(gradients);
-  if (!transforms_.empty()) check_transformed(gradients);
+  for (const auto& [id, transform] : additions_.transforms) transform(gradients);
+  if (!additions_.transforms.empty()) check_transformed(gradients);
   const Tensor scale = clip_scale(gradients);
   // What follows depends on the number of steps: schedules, bias corrections.
   each_replay(gradients.empty() ? Device::cpu() : gradients.front().gradient.device(),
@@ -361,11 +389,14 @@ void Optimizer::step() {
 void Optimizer::update_all(const std::vector<NamedGradient>& gradients, const Tensor& scale) {
   check_alive("step");  // a recorded step is replayed without step()
   const NoGrad no_grad;
+  const double factor = schedule_ ? schedule_(steps_) : 1;
+  check(std::isfinite(factor) && factor >= 0, "step", "the schedule gives ", factor, " after ", steps_,
+        " steps: expected a finite number, 0 or more");
   pending_.clear();  // of a step that threw
   for (const NamedGradient& g : gradients) {
     const auto entry =
         std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.parameter == g.parameter; });
-    update_entry(*entry, g.gradient, scale);
+    update_entry(*entry, g.gradient, scale, factor);
   }
   flush();
   ++steps_;
@@ -383,6 +414,7 @@ void Optimizer::reset_state() {
     e.step = 0;
     e.state.clear();
   }
+  steps_ = 0;
 }
 
 nn::State Optimizer::state() const {
@@ -392,8 +424,11 @@ nn::State Optimizer::state() const {
   out["steps"] = number(steps_);
   for (const Entry& e : entries_) {
     out[e.name + "/step"] = number(e.step);
-    const auto names = state_names(e.group);
-    for (std::size_t i = 0; i < e.state.size(); ++i) out[e.name + "/" + names[i]] = e.state[i].clone();
+    if (e.step > 0) {
+      const auto names = state_names(e.group);
+      const auto tensors = state_of("state", e);
+      for (std::size_t i = 0; i < names.size(); ++i) out[e.name + "/" + names[i]] = tensors[i].clone();
+    }
     if (const Mask* m = mask(e.name)) out[e.name + "/mask"] = m->to_tensor().clone();
   }
   return out;
@@ -411,11 +446,16 @@ void Optimizer::load(const nn::State& state) {
       problems << "\n  mismatched: " << key << " is " << found.dtype() << ' ' << found.shape() << ", expected " << dtype
                << ' ' << shape;
   };
-  want("steps", {}, DType::i64);
+  const auto want_count = [&](const std::string& key) {
+    want(key, {}, DType::i64);
+    const Tensor found = find(state, key);
+    const double count = found.defined() && found.numel() == 1 ? found.item() : 0;
+    if (count < 0) problems << "\n  negative: " << key << " is " << count;
+    return count;
+  };
+  want_count("steps");
   for (const Entry& e : entries_) {
-    want(e.name + "/step", {}, DType::i64);
-    const Tensor step = find(state, e.name + "/step");
-    if (step.defined() && step.numel() == 1 && step.item() > 0)
+    if (want_count(e.name + "/step") > 0)
       for (const std::string& name : state_names(e.group))
         want(e.name + "/" + name, e.parameter->shape(), e.parameter->value().dtype());
     if (state.contains(e.name + "/mask")) want(e.name + "/mask", e.parameter->shape(), DType::boolean);

@@ -105,13 +105,23 @@ class Optimizer {
   /// Clamps every gradient element to [-value, value]. 0: off.
   void clip_value(double value);
   void set_schedule(Schedule schedule) { schedule_ = std::move(schedule); }
-  void add_transform(std::string id, GradientTransform transform);
+  /// A transform under a name of its own; setting it again replaces it in its place. They act in the order in which
+  /// they were first set.
+  void set_transform(const std::string& id, GradientTransform transform);
   /// An Error when there is none of that name.
   void remove_transform(const std::string& id);
 
   /// A penalty under a name of its own; setting it again replaces it.
   void set_penalty(const std::string& id, QuadraticPenalty penalty);
   void remove_penalty(const std::string& id);
+  /// All penalties and transforms, to be put back later in the place of those that are there then. An Error, before
+  /// anything changes, where a penalty no longer fits its parameter.
+  struct Additions {
+    std::map<std::string, QuadraticPenalty> penalties;
+    std::vector<std::pair<std::string, GradientTransform>> transforms;
+  };
+  const Additions& additions() const { return additions_; }
+  void set_additions(Additions additions);
   /// Value of all penalties at the present parameters.
   double penalty_value() const;
 
@@ -126,10 +136,11 @@ class Optimizer {
   /// that is gone. An Error when one is not in it.
   void remove_parameters(const std::vector<nn::Parameter*>& parameters);
 
-  /// Forgets moments and step counts, as if no step had been taken; masks and penalties stay.
+  /// Forgets moments and step counts, as if no step had been taken: a schedule starts again, too. Masks and penalties
+  /// stay.
   void reset_state();
   /// Everything a resumed run needs, keyed by parameter name: "fc1.weight/m", "fc1.weight/step", masks,
-  /// "steps".
+  /// "steps". An Error, as step() would throw, when an option has changed what a parameter's state consists of.
   nn::State state() const;
   /// Strict about names and shapes: an Error lists what does not fit and changes nothing.
   void load(const nn::State& state);
@@ -137,6 +148,8 @@ class Optimizer {
  protected:
   explicit Optimizer(std::size_t groups) : group_count_(groups) {}
   void add_group(std::size_t group, const std::vector<nn::Parameter*>& parameters);
+  /// The same number; an Error when there is no such group.
+  std::size_t checked_group(std::string_view op, std::size_t group) const;
 
   /// Names of the state tensors of a parameter in that group.
   virtual std::vector<std::string> state_names(std::size_t group) const = 0;
@@ -160,21 +173,22 @@ class Optimizer {
   };
 
   void check_alive(std::string_view op) const;
+  void check_penalty(std::string_view op, const std::string& id, const QuadraticPenalty& penalty) const;
   std::vector<NamedGradient> gather() const;
   void check_transformed(const std::vector<NamedGradient>& gradients) const;
   Tensor clip_scale(const std::vector<NamedGradient>& gradients);
   void combine_penalties();
   std::vector<Tensor> fresh_state(const Entry& entry) const;
-  void update_entry(Entry& entry, const Tensor& gradient, const Tensor& scale);
+  std::vector<Tensor> state_of(std::string_view op, const Entry& entry) const;
+  void update_entry(Entry& entry, const Tensor& gradient, const Tensor& scale, double lr_factor);
   void update_all(const std::vector<NamedGradient>& gradients, const Tensor& scale);
   void flush();
 
   std::size_t group_count_;
   std::vector<Entry> entries_;
   std::map<std::string, Mask> masks_;
-  std::map<std::string, QuadraticPenalty> penalties_;
-  std::map<std::string, Combined> combined_;
-  std::vector<std::pair<std::string, GradientTransform>> transforms_;
+  Additions additions_;
+  std::map<std::string, Combined> combined_;  // additions_.penalties
   Schedule schedule_;
   double clip_norm_ = 0, clip_value_ = 0;
   Tensor last_norm_;

@@ -130,6 +130,7 @@ Schedule cosine_schedule(std::int64_t total, double last) {
 
 Schedule warmup_schedule(std::int64_t warmup, Schedule after) {
   check(warmup >= 0, "warmup_schedule", "over ", warmup, " steps");
+  check(after != nullptr, "warmup_schedule", "after: expected a schedule, got an empty function");
   return [=](std::int64_t step) {
     return step < warmup ? static_cast<double>(step + 1) / static_cast<double>(warmup) : after(step - warmup);
   };

@@ -16,7 +16,7 @@ class Sgd final : public Optimizer {
  public:
   explicit Sgd(std::vector<Group<SgdOptions>> groups);
   Sgd(const std::vector<nn::Parameter*>& parameters, SgdOptions options) : Sgd({{parameters, options}}) {}
-  SgdOptions& options(std::size_t group = 0) { return options_.at(group); }
+  SgdOptions& options(std::size_t group = 0) { return options_[checked_group("options", group)]; }
 
  protected:
   std::vector<std::string> state_names(std::size_t group) const override;
@@ -35,7 +35,7 @@ class Adagrad final : public Optimizer {
  public:
   explicit Adagrad(std::vector<Group<AdagradOptions>> groups);
   Adagrad(const std::vector<nn::Parameter*>& parameters, AdagradOptions options) : Adagrad({{parameters, options}}) {}
-  AdagradOptions& options(std::size_t group = 0) { return options_.at(group); }
+  AdagradOptions& options(std::size_t group = 0) { return options_[checked_group("options", group)]; }
 
  protected:
   std::vector<std::string> state_names(std::size_t) const override { return {"sum"}; }
@@ -56,7 +56,7 @@ class Adam : public Optimizer {
  public:
   explicit Adam(std::vector<Group<AdamOptions>> groups) : Adam(std::move(groups), false) {}
   Adam(const std::vector<nn::Parameter*>& parameters, AdamOptions options) : Adam({{parameters, options}}) {}
-  AdamOptions& options(std::size_t group = 0) { return options_.at(group); }
+  AdamOptions& options(std::size_t group = 0) { return options_[checked_group("options", group)]; }
 
  protected:
   Adam(std::vector<Group<AdamOptions>> groups, bool decoupled);
@@ -82,7 +82,8 @@ class AdamW final : public Adam {
   AdamW(const std::vector<nn::Parameter*>& parameters, AdamWOptions options = {}) : AdamW({{parameters, options}}) {}
 };
 
-// Schedules: factors on the learning rate. A factor that is negative or not finite is an Error.
+// Schedules: factors on the learning rate. A factor that is negative or not finite is an Error, in step() at the
+// latest.
 
 Schedule constant_schedule(double factor = 1);
 /// factor^(number of multiples of `every` passed).

@@ -52,6 +52,20 @@ struct Mover final : Strategy {
   }
 };
 
+/// A transform that is set anew for each task, from what was remembered.
+struct Shrinker final : Strategy {
+  Tensor factor = ones({});
+  std::string name() const override { return "shrinker"; }
+  void begin_task(Context& context) override {
+    context.optimizer.set_transform("shrink", [factor = factor](std::vector<optim::NamedGradient>& gradients) {
+      for (auto& g : gradients) g.gradient = g.gradient * factor;
+    });
+  }
+  void end_task(Context&) override { factor = factor * 0.5; }
+  nn::State state() const override { return {{"factor", factor.clone()}}; }
+  void load(const nn::State& state) override { factor = state.at("factor").clone(); }
+};
+
 using MakeStrategies = std::function<std::vector<std::unique_ptr<Strategy>>()>;
 
 template <class... Strategies> MakeStrategies listing(Strategies... strategies) {
@@ -166,6 +180,7 @@ TEST_CASE("A run resumed after any step ends with the bits of a run without a br
       {"replay", listing(replay)},
       {"freeze", listing(freeze)},
       {"mover", listing(Mover())},
+      {"shrinker", listing(Shrinker())},
       {"ewc, replay and freeze", listing(Ewc({.lambda = 50}), replay, freeze)}};
   for (const auto& [name, strategies] : cases) {
     INFO(name);
@@ -181,6 +196,7 @@ TEST_CASE("Runs that train all tasks at once, or start the optimizer anew, resum
   for (const std::size_t at : {std::size_t{0}, joint.states.size() / 2, joint.states.size() - 1})
     check_resumed(joint, scenario, listing(Joint()), at);
   const Whole fresh = run_whole(scenario, listing(Naive()), false);
+  CHECK(fresh.optimizer.at("steps").item() == 6);  // of the last task, and so is the schedule's place
   for (std::size_t at = 4; at < 9; ++at) check_resumed(fresh, scenario, listing(Naive()), at, false);
 }
 

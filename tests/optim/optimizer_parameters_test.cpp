@@ -44,6 +44,16 @@ TEST_CASE("A head can be added to a running optimizer") {
   CHECK_THAT(message_of([&] { optimizer.add_parameters({}, 3); }), Contains("group 3 of 1"));
 }
 
+TEST_CASE("Another parameter of the same name is refused for what it is") {
+  Model model, twin;
+  const std::string message =
+      "[optimizer] another parameter named 'a' is in it already: state, masks and penalties go by names";
+  CHECK(message_of([&] { Sgd({&model.a, &twin.a}, {}); }) == message);
+  Sgd optimizer({&model.a}, {});
+  CHECK(message_of([&] { optimizer.add_parameters({&twin.a}); }) == message);
+  CHECK(message_of([&] { optimizer.add_parameters({&model.a}); }) == "[optimizer] parameter 'a' is in it already");
+}
+
 TEST_CASE("A parameter that a penalty does not fit is not added") {
   struct Two : nn::Module {
     nn::Parameter a{this, "a", ones({4})};

@@ -1,8 +1,6 @@
-// The base of the optimizers: groups, schedules, transforms, clipping, penalties, freezing, state and
-// resuming. The rules themselves: optim_golden_test.cpp. Masks: mask_test.cpp. Parameters that come and go:
-// optimizer_parameters_test.cpp. Rules that break the base's contract: own_rule_test.cpp.
-#include <stet/autograd/node.h>
-#include <stet/cuda/cuda.h>
+// The base of the optimizers: groups, clipping, penalties, freezing, state and resuming. The rules themselves:
+// optim_golden_test.cpp. Masks: mask_test.cpp. Schedules: schedule_test.cpp. Transforms: transform_test.cpp.
+// Parameters that come and go: optimizer_parameters_test.cpp. Rules that break the base's contract: own_rule_test.cpp.
 #include <stet/nn/layers.h>
 #include <stet/nn/losses.h>
 #include <stet/nn/safetensors.h>
@@ -10,7 +8,6 @@
 
 #include <cmath>
 #include <memory>
-#include <numbers>
 
 #include "support/catch.h"
 #include "support/message.h"
@@ -212,6 +209,9 @@ TEST_CASE("Groups have complete options of their own") {
   CHECK(optimizer.state().contains("b/momentum"));
   CHECK(optimizer.parameters() == Parameters{&model.a, &model.b});
   CHECK(optimizer.options(1).momentum == 0.9);
+  CHECK(message_of([&] { optimizer.options(5); }) == "[options] group 5 of 2");
+  CHECK(message_of([&] { Adam({&model.a}, {}).options(1); }) == "[options] group 1 of 1");
+  CHECK(message_of([&] { Adagrad({&model.a}, {}).options(1); }) == "[options] group 1 of 1");
 }
 
 TEST_CASE("AdamW decays by 0.01 unless told otherwise, in groups too") {
@@ -228,35 +228,6 @@ TEST_CASE("AdamW decays by 0.01 unless told otherwise, in groups too") {
   CHECK(lost(rated) == Approx(5e-3));
   CHECK(lost(grouped) == Approx(5e-3));
   CHECK(lost(without) == 0);
-}
-
-TEST_CASE("Schedules") {
-  const auto values = [](const Schedule& s, std::vector<std::int64_t> steps) {
-    std::vector<double> out;
-    for (const auto t : steps) out.push_back(s(t));
-    return out;
-  };
-  CHECK(values(constant_schedule(0.5), {0, 9}) == std::vector<double>{0.5, 0.5});
-  CHECK(values(step_schedule(10, 0.5), {0, 9, 10, 19, 20}) == std::vector<double>{1, 1, 0.5, 0.5, 0.25});
-  CHECK(values(warmup_schedule(4), {0, 1, 3, 4, 100}) == std::vector<double>{0.25, 0.5, 1, 1, 1});
-  CHECK(values(warmup_schedule(2, step_schedule(3, 0.5)), {1, 2, 4, 5}) == std::vector<double>{1, 1, 1, 0.5});
-  const Schedule cosine = cosine_schedule(100, 0.2);
-  CHECK(cosine(0) == 1);
-  CHECK(cosine(50) == Approx(0.6));
-  CHECK(cosine(25) == Approx(0.2 + 0.4 * (1 + std::cos(std::numbers::pi / 4))));
-  CHECK(cosine(100) == Approx(0.2));
-  CHECK(cosine(1000) == Approx(0.2));
-  CHECK_THAT(message_of([] { step_schedule(0); }), Contains("[step_schedule]"));
-  CHECK_THAT(message_of([] { cosine_schedule(0); }), Contains("[cosine_schedule]"));
-  CHECK_THAT(message_of([] { warmup_schedule(-1); }), Contains("[warmup_schedule]"));
-
-  Model model;
-  Sgd optimizer({&model.b}, {.lr = 0.5});
-  optimizer.set_schedule(step_schedule(1, 0.5));
-  const Tensor before = model.b.value().clone();
-  model.b.value().set_grad(ones({5}, f64));
-  for (int t = 0; t < 3; ++t) optimizer.step();
-  CHECK(distance(before - model.b.value(), full({5}, 0.5 * (1 + 0.5 + 0.25), f64)) < 1e-15);
 }
 
 TEST_CASE("A step reaches every element of many parameters, small, empty and large, and so does the norm") {
@@ -283,80 +254,33 @@ TEST_CASE("A step reaches every element of many parameters, small, empty and lar
   }
 }
 
-TEST_CASE("Transforms see all gradients, in order, before clipping") {
+TEST_CASE("A state that an option no longer fits is refused by step and state; one that it asks for is there") {
   Model model;
-  Sgd optimizer(model.parameters(), {.lr = 1});
-  std::vector<std::string> seen;
-  optimizer.add_transform("double", [&](std::vector<NamedGradient>& gradients) {
-    for (NamedGradient& g : gradients) {
-      seen.push_back("double " + g.name);
-      g.gradient = g.gradient * 2.0;
-    }
-  });
-  optimizer.add_transform("look", [&](std::vector<NamedGradient>& gradients) {
-    for (const NamedGradient& g : gradients) seen.push_back("look " + g.name);
-  });
-  optimizer.clip_norm(10);
-  const Tensor a = model.a.value().clone(), b = model.b.value().clone();
-  model.a.value().set_grad(zeros({4, 6}, f64));
-  const Tensor gradient = tensor({3.0, 4.0, 0.0, 0.0, 0.0});
-  model.b.value().set_grad(gradient);
-  optimizer.step();
-  CHECK(seen == std::vector<std::string>{"double a", "double b", "look a", "look b"});
-  CHECK(optimizer.last_grad_norm() == Approx(10));
-  CHECK(distance(b - model.b.value(), gradient * 2.0) < 1e-5);
-  CHECK(same(model.b.grad(), gradient));  // the leaf's own gradient is untouched
-  CHECK(same(a, model.a));
-  optimizer.remove_transform("double");
-  optimizer.step();
-  CHECK(optimizer.last_grad_norm() == Approx(5));
-  CHECK_THAT(message_of([&] { optimizer.add_transform("look", {}); }), Contains("'look' is there already"));
-  CHECK_THAT(message_of([&] { optimizer.remove_transform("double"); }), Contains("no transform 'double'"));
-  optimizer.add_transform("wrong", [](std::vector<NamedGradient>& g) { g[0].gradient = zeros({2}, f64); });
-  CHECK_THAT(message_of([&] { optimizer.step(); }),
-             Contains("a gradient transform gave 'a' a gradient (2,) f64, expected (4, 6) f64"));
-  optimizer.remove_transform("wrong");
-  optimizer.add_transform("wrong", [](std::vector<NamedGradient>& g) { g[0].gradient = zeros({4, 6}, f32); });
-  CHECK_THAT(message_of([&] { optimizer.step(); }), Contains("a gradient (4, 6) f32, expected (4, 6) f64"));
-  optimizer.remove_transform("wrong");
-  optimizer.add_transform("wrong", [](std::vector<NamedGradient>& g) { g[1].gradient = {}; });
-  CHECK_THAT(message_of([&] { optimizer.step(); }), Contains("left 'b' without a gradient"));
-  optimizer.remove_transform("wrong");
-  Model other;
-  optimizer.add_transform("wrong", [&](std::vector<NamedGradient>& g) { g.push_back({"c", &other.a, g[0].gradient}); });
-  CHECK_THAT(message_of([&] { optimizer.step(); }), Contains("brought 'c', which is no parameter"));
-  optimizer.remove_transform("wrong");
-  model.freeze("b");
-  const Tensor before = model.b.value().clone();
-  optimizer.add_transform("wrong", [&](std::vector<NamedGradient>& g) {
-    g.push_back({"b", &model.b, ones({5}, f64)});
-  });
-  CHECK_THAT(message_of([&] { optimizer.step(); }), Contains("brought 'b', which is frozen"));
-  CHECK(same(model.b.value(), before));
-}
-
-TEST_CASE("A gradient of another kind than its parameter is refused, with and without transforms") {
-  Model model;
-  Sgd optimizer(model.parameters(), {.lr = 1});
-  const Tensor a = model.a.value().clone(), b = model.b.value().clone();
+  Sgd sgd({&model.a}, {.lr = 0.01, .momentum = 0.9});
+  Adam adam({&model.b}, {.amsgrad = true});
   model.a.value().set_grad(ones({4, 6}, f64));
-  const auto put = [&](const Tensor& gradient) { static_cast<Leaf*>(node_of(model.b.value()))->grad = gradient; };
-  const auto refused = [&](const std::string& message) {
-    CHECK(message_of([&] { optimizer.step(); }) == "[step] backward or set_grad gave 'b' a gradient " + message);
-    CHECK(same(model.a.value(), a));
-    CHECK(same(model.b.value(), b));
+  model.b.value().set_grad(ones({5}, f64));
+  sgd.step();
+  adam.step();
+  sgd.options().momentum = 0;
+  adam.options().amsgrad = false;
+  const auto refused = [](Optimizer& optimizer, const std::string& what) {
+    const std::string message = " the state of " + what + ": reset_state() after such a change";
+    CHECK(message_of([&] { optimizer.state(); }) == "[state]" + message);
+    CHECK(message_of([&] { optimizer.step(); }) == "[step]" + message);
   };
-  for (const bool transformed : {false, true}) {
-    put(ones({5}, f32));
-    refused("(5,) f32, expected (5,) f64");
-    put(ones({4}, f64));
-    refused("(4,) f64, expected (5,) f64");
-    if (cuda::available()) {
-      put(ones({5}, {f64, model.device() == Device::cpu() ? Device::cuda() : Device::cpu()}));
-      CHECK_THAT(message_of([&] { optimizer.step(); }), Contains("gave 'b' a gradient on "));
-    }
-    if (!transformed) optimizer.add_transform("none", [](std::vector<NamedGradient>&) {});
-  }
+  refused(sgd, "'a' has 1 tensors, its options now need 0");
+  refused(adam, "'b' has 3 tensors, its options now need 2");
+  adam.options().amsgrad = true;
+  CHECK(adam.state().contains("b/v_max"));
+  sgd.reset_state();
+  sgd.step();
+  sgd.options().momentum = 0.9;  // before its first step with it: what that would start from
+  const nn::State state = sgd.state();
+  CHECK(same(state.at("a/momentum"), zeros({4, 6}, f64)));
+  Sgd again({&model.a}, {.lr = 0.01, .momentum = 0.9});
+  again.load(state);
+  CHECK(again.steps() == 1);
 }
 
 TEST_CASE("Clipping by norm is over all parameters and does not count masked elements") {
@@ -433,6 +357,15 @@ TEST_CASE("Loading lists what does not fit and changes nothing") {
         "  mismatched: a/v is f64 (2,), expected f64 (4, 6)\n"
         "  mismatched: b/v is f32 (5,), expected f64 (5,)\n"
         "  unexpected: c/step");
+  bad = good;
+  bad["steps"] = tensor(std::vector<std::int64_t>{-1}, {});
+  bad["a/step"] = tensor(std::vector<std::int64_t>{-7}, {});
+  CHECK(message_of([&] { optimizer.load(bad); }) ==
+        "[load] the optimizer state does not fit:\n"
+        "  negative: steps is -1\n"
+        "  negative: a/step is -7\n"
+        "  unexpected: a/m\n"
+        "  unexpected: a/v");
   for (const auto& [name, value] : optimizer.state()) CHECK(same(value, good.at(name)));
   Adam fresh(model.parameters(), {});
   fresh.load(good);
