@@ -38,6 +38,30 @@ void check_optimizer(const nn::Module& model, const optim::Optimizer& optimizer)
        " that are trainable, '", trainable.front()->path(), "' the first of them: expected one at least");
 }
 
+/// Strategies add penalties and transforms for a run, and may be gone after it: the optimizer gets back what it had.
+class Restored {
+ public:
+  explicit Restored(optim::Optimizer& optimizer) : optimizer_(optimizer), before_(optimizer.additions()) {}
+  Restored(const Restored&) = delete;
+  Restored& operator=(const Restored&) = delete;
+  ~Restored() {
+    if (done_) return;
+    try {
+      restore();
+    } catch (...) {  // the run's own error is on its way
+    }
+  }
+  void restore() {
+    done_ = true;
+    optimizer_.set_additions(std::move(before_));
+  }
+
+ private:
+  optim::Optimizer& optimizer_;
+  optim::Optimizer::Additions before_;
+  bool done_ = false;
+};
+
 }  // namespace
 
 Tensor Context::mask_logits(const Tensor& logits, const Tensor& tasks) const {
@@ -158,6 +182,7 @@ Result Learner::run(const Scenario& scenario) {
   for (const Task& task : scenario.tasks) result_.tasks.push_back(task.name);
   reads_before_ = test_reads(scenario) - result_.test_reads;
   Context context = context_for(scenario);
+  Restored additions(optimizer_);
   if (!resumed) result_.accuracy.before = evaluate_all(scenario);
   for (const auto& s : strategies_) s->begin(context);
   if (resumed) put(loaded_);
@@ -183,6 +208,7 @@ Result Learner::run(const Scenario& scenario) {
     result_.accuracy.r.push_back(evaluate_all(scenario));
   }
   result_.test_reads = test_reads(scenario) - reads_before_;
+  additions.restore();
   return result_;
 }
 

@@ -22,8 +22,8 @@ struct Progress {
 struct LearnerOptions {
   std::int64_t batch_size = 64;
   int epochs = 1;
-  std::uint64_t seed = 0;                                 ///< order of the examples
-  bool keep_optimizer = true;                             ///< false: optimizer state starts fresh with every task
+  std::uint64_t seed = 0;      ///< order of the examples
+  bool keep_optimizer = true;  ///< false: optimizer state and schedule start fresh with every task
   std::function<void(const Progress&)> on_progress = {};  ///< after every step; Learner::state() may be asked here
   bool stop_when_diverged = true;  ///< false: what is not finite is no error, and losses go into the result as they are
 };
@@ -59,7 +59,7 @@ class Learner {
   /// is NaN or infinite throws Diverged, which names task and step, before on_progress hears of it: what was saved
   /// there stays. So does a task after whose last step a parameter is not finite. With options.stop_when_diverged off
   /// the run goes on. An Error when the model's outputs are not the scenario's in number, or when the optimizer has no
-  /// trainable parameter of the model.
+  /// trainable parameter of the model. However a run ends, the optimizer has the penalties and transforms of before.
   Result run(const Scenario& scenario);
   /// Outputs for x, without a task: all outputs compete.
   Tensor predict(const Tensor& x);

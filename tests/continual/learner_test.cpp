@@ -325,6 +325,79 @@ TEST_CASE("Optimizer state is kept between tasks unless told otherwise") {
   CHECK(steps_of(false) == 2);
 }
 
+TEST_CASE("A schedule starts again with every task where the optimizer's state does") {
+  const Scenario scenario = small(Setting::class_incremental);
+  for (const bool keep : {true, false}) {
+    Pupil pupil(30, 8, 6);
+    pupil.optimizer.set_schedule(optim::cosine_schedule(2));  // the steps of a task
+    std::vector<nn::State> at_end;
+    Learner learner(pupil.model, pupil.optimizer, Recorder(at_end));
+    learner.options.keep_optimizer = keep;
+    learner.run(scenario);
+    for (const std::size_t task : {1u, 2u}) CHECK(same_bits(at_end[task], at_end[task - 1]) == keep);
+    CHECK(pupil.optimizer.steps() == (keep ? 6 : 2));
+  }
+}
+
+TEST_CASE("Penalties and transforms of a run's strategies leave the optimizer with it, however it ends") {
+  const Scenario scenario = small(Setting::class_incremental);
+  struct Sets final : Strategy {
+    std::string name() const override { return "sets"; }
+    void begin_task(Context& context) override {
+      context.optimizer.set_transform("mine", [](std::vector<optim::NamedGradient>&) {});
+      context.optimizer.set_transform("projection", [](std::vector<optim::NamedGradient>&) {});
+      context.optimizer.set_penalty("mine", {3, {}, {}});
+      context.optimizer.remove_penalty("also mine");
+      context.optimizer.set_penalty("also mine", {4, {}, {}});
+    }
+  };
+  struct Stop {};
+  for (const bool stopped : {false, true}) {
+    Pupil pupil(30, 8, 6);
+    bool mine = false;
+    pupil.optimizer.set_penalty("mine", {1, {}, {}});
+    pupil.optimizer.set_penalty("also mine", {2, {}, {}});
+    pupil.optimizer.set_transform("mine", [&](std::vector<optim::NamedGradient>&) { mine = true; });
+    {
+      Learner learner(pupil.model, pupil.optimizer, Ewc({.lambda = 100}), Sets());
+      learner.options.on_progress = [&](const Progress& p) {
+        CHECK(pupil.optimizer.additions().penalties.size() == 2 + static_cast<std::size_t>(p.task));
+        CHECK(pupil.optimizer.additions().transforms.size() == 2);
+        if (stopped && p.task == 2) throw Stop();
+      };
+      if (stopped) CHECK_THROWS_AS(learner.run(scenario), Stop);
+      else learner.run(scenario);
+    }
+    CHECK_FALSE(mine);
+    const auto& [penalties, transforms] = pupil.optimizer.additions();
+    REQUIRE(penalties.size() == 2);
+    CHECK(penalties.at("mine").strength == 1);
+    CHECK(penalties.at("also mine").strength == 2);
+    CHECK(transforms.size() == 1);
+    pupil.optimizer.step();
+    CHECK(mine);
+    CHECK(pupil.optimizer.penalty_value() == 0);
+  }
+}
+
+TEST_CASE("The run that follows another with the same optimizer is its own") {
+  const Scenario scenario = small(Setting::class_incremental);
+  const auto second_run = [&](bool ewc) {
+    manual_seed(1);
+    Pupil pupil(30, 8, 6);
+    const nn::State start = pupil.model.state();
+    Learner first(pupil.model, pupil.optimizer);
+    if (ewc) first.add(std::make_unique<Ewc>(EwcOptions{.lambda = 1e4}));
+    first.run(scenario);
+    pupil.model.load(start);
+    pupil.optimizer.reset_state();
+    Learner second(pupil.model, pupil.optimizer);
+    second.run(scenario);
+    return pupil.model.state();
+  };
+  CHECK(same_bits(second_run(true), second_run(false)));
+}
+
 TEST_CASE("Progress counts the steps of each task") {
   const Scenario scenario = small(Setting::class_incremental);
   Pupil pupil(30, 8, 6);
