@@ -27,7 +27,7 @@ class Joint final : public Strategy {
 
 struct FreezeOptions {
   std::vector<std::string> globs;  ///< parameters to freeze, by path relative to the model: "fc1.*"
-  int after_task = 0;              ///< from the end of this task on; -1: from the beginning
+  int after_task = 0;              ///< from the end of this task on, if one was trained; -1: from the beginning
 };
 
 /// Freezes parts of the model after a task: head-only training of a model whose body is kept.
@@ -38,13 +38,15 @@ class Freeze final : public Strategy {
   }
   std::string name() const override { return "freeze"; }
   void begin_task(Context& context) override {
-    if (context.task <= options_.after_task) return;
+    if (context.task <= options_.after_task || (options_.after_task >= 0 && !trained_)) return;
     for (const std::string& glob : options_.globs) context.model.freeze(glob);
     check(context.model.count_trainable() > 0, "Freeze", "nothing is left to train after task ", options_.after_task);
   }
+  void end_task(Context&) override { trained_ = true; }
 
  private:
   FreezeOptions options_;
+  bool trained_ = false;  // not saved: a resumed run loads what is frozen
 };
 
 }  // namespace stet::continual

@@ -20,6 +20,7 @@ class Replay final : public Strategy {
     check(options.batch_size >= 0, "Replay", "batch size ", options.batch_size, ": expected 0 or more");
   }
   std::string name() const override { return "replay"; }
+  std::vector<std::string> claims() const override { return {"replay memory"}; }
   void examples(Context&, Batch& batch) override { batch = join(batch, memory_.draw(options_.batch_size)); }
   /// Every example of the finished task is offered once, in random order.
   void end_task(Context& context) override {

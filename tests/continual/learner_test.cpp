@@ -143,6 +143,8 @@ TEST_CASE("Two strategies that claim the same are an error that names both") {
   CHECK_THROWS_WITH(learner.run(scenario), Contains("'joint' and 'curriculum' both claim the training tasks"));
   Learner twice(pupil.model, pupil.optimizer, Ewc(), Ewc({.online = true}));
   CHECK_THROWS_WITH(twice.run(scenario), Contains("'ewc' and 'online ewc' both claim the penalty 'ewc'"));
+  Learner memories(pupil.model, pupil.optimizer, Replay(), Ewc(), Replay({.seed = 1}));
+  CHECK_THROWS_WITH(memories.run(scenario), Contains("'replay' and 'replay' both claim the replay memory"));
   for (const Task& task : scenario.tasks) CHECK(task.test.reads() == 0);
 }
 
@@ -283,6 +285,17 @@ TEST_CASE("Freeze keeps every bit of the body after its task, and the head goes 
   }
   CHECK_FALSE(same(at_end[1].at("fc2.weight"), at_end[0].at("fc2.weight")));
   CHECK_FALSE(same(at_end[2].at("fc2.weight"), at_end[1].at("fc2.weight")));
+}
+
+TEST_CASE("With Joint, Freeze keeps what it freezes from the beginning, and freezes nothing that was never trained") {
+  const Scenario scenario = small(Setting::class_incremental);
+  for (const int after_task : {-1, 0, 1}) {
+    Pupil pupil(30, 16, 6);
+    const Tensor before = pupil.model.parameter("fc1.weight").value().detach().clone();
+    Learner learner(pupil.model, pupil.optimizer, Joint(), Freeze({.globs = {"fc1.*"}, .after_task = after_task}));
+    learner.run(scenario);
+    CHECK(same(pupil.model.parameter("fc1.weight").value().detach(), before) == (after_task == -1));
+  }
 }
 
 TEST_CASE("A run repeats to the bit from its seed, at any number of threads") {
