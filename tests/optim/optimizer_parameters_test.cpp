@@ -111,6 +111,7 @@ TEST_CASE("An optimizer whose parameters are gone says so, whatever it is asked"
   Adam optimizer(model.parameters(), {});
   train(model, optimizer, 1);
   const nn::State state = optimizer.state();
+  optimizer.set_penalty("pull", {1, {}, {{"head.weight", zeros({3, 2})}}});
   head.reset();
   const auto refused = [&](const std::string& op, const auto& action) {
     CHECK(message_of(action) ==
@@ -124,6 +125,7 @@ TEST_CASE("An optimizer whose parameters are gone says so, whatever it is asked"
   refused("set_mask", [&] { optimizer.set_mask("b", Mask::all({5})); });
   refused("set_penalty", [&] { optimizer.set_penalty("pull", {}); });
   refused("load", [&] { optimizer.load(state); });
+  CHECK(message_of([&] { optimizer.set_additions(optimizer.additions()); }) == "no error");  // runs that fail end so
   refused("remove_parameters", [&] { optimizer.remove_parameters({&model.b}); });
   nn::Linear again(&model, "head", 2, 3);  // of the same name, perhaps at the same address
   refused("add_parameters", [&] { optimizer.add_parameters({&again.weight}); });
