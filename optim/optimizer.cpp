@@ -313,19 +313,18 @@ std::vector<Tensor> Optimizer::fresh_state(const Entry& entry) const {
   return state;
 }
 
-/// What an entry keeps, or would start with. An option that has changed may ask for other tensors.
-std::vector<Tensor> Optimizer::state_of(std::string_view op, const Entry& entry) const {
-  if (entry.state.empty()) return fresh_state(entry);
+/// An option that has changed may ask for other tensors than an entry has kept.
+void Optimizer::check_kept(std::string_view op, const Entry& entry) const {
   const std::size_t wanted = state_names(entry.group).size();
   check(entry.state.size() == wanted, op, "the state of '", entry.name, "' has ", entry.state.size(),
         " tensors, its options now need ", wanted, ": reset_state() after such a change");
-  return entry.state;
 }
 
 void Optimizer::update_entry(Entry& entry, const Tensor& gradient, const Tensor& scale, double lr_factor) {
   check(entry.step > 0 || !recording(gradient.device()), "step", "the first update of '", entry.name,
         "' inside a recorded step: do the step once before recording it");
-  entry.state = state_of("step", entry);
+  if (entry.state.empty()) entry.state = fresh_state(entry);
+  check_kept("step", entry);
   Slot slot;
   slot.name_ = entry.name;
   slot.parameter_ = entry.parameter->value();
@@ -426,7 +425,8 @@ nn::State Optimizer::state() const {
     out[e.name + "/step"] = number(e.step);
     if (e.step > 0) {
       const auto names = state_names(e.group);
-      const auto tensors = state_of("state", e);
+      const auto tensors = e.state.empty() ? fresh_state(e) : e.state;
+      if (!e.state.empty()) check_kept("state", e);
       for (std::size_t i = 0; i < names.size(); ++i) out[e.name + "/" + names[i]] = tensors[i].clone();
     }
     if (const Mask* m = mask(e.name)) out[e.name + "/mask"] = m->to_tensor().clone();

@@ -179,7 +179,7 @@ class Optimizer {
   Tensor clip_scale(const std::vector<NamedGradient>& gradients);
   void combine_penalties();
   std::vector<Tensor> fresh_state(const Entry& entry) const;
-  std::vector<Tensor> state_of(std::string_view op, const Entry& entry) const;
+  void check_kept(std::string_view op, const Entry& entry) const;
   void update_entry(Entry& entry, const Tensor& gradient, const Tensor& scale, double lr_factor);
   void update_all(const std::vector<NamedGradient>& gradients, const Tensor& scale);
   void flush();
