@@ -301,6 +301,9 @@ std::string with_commas(std::int64_t value) {
 
 void Module::to(Device device) {
   for (Parameter* p : parameters()) p->move_to(device);
+  const NoGrad no_grad;
+  for (Buffer* b : buffers())
+    if (is_floating(b->value_.dtype())) b->value_ = stet::to(b->value_, device);
 }
 
 Device Module::device() const {

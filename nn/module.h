@@ -137,8 +137,8 @@ class Module {
   virtual bool is_added() const { return false; }
 
   void zero_grad();
-  /// Moves the parameters to another device; gradients are dropped. Buffers stay: a generator's state is the
-  /// host's. An optimizer made before has its state where it was: make it afterwards, or load() it again.
+  /// Moves the parameters and floating buffers to another device; gradients are dropped. Other buffers stay: a
+  /// generator's state is the host's. An optimizer made before has its state where it was: make it afterwards, or load() it again.
   void to(Device device);
   /// Where the parameters are: that of the first, the CPU when there is none.
   Device device() const;

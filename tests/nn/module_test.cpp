@@ -3,6 +3,7 @@
 #include <stet/nn/layers.h>
 
 #include "support/catch.h"
+#include "support/device.h"
 #include "support/message.h"
 
 using namespace stet;
@@ -254,6 +255,22 @@ TEST_CASE("Numbers with commas") {
   CHECK(nn::with_commas(8320) == "8,320");
   CHECK(nn::with_commas(-123456) == "-123,456");
   CHECK(nn::with_commas(1234567890) == "1,234,567,890");
+}
+
+TEST_CASE("Floating buffers move with the model, a generator's state stays on the host") {
+  if (!test::has_cuda()) return;
+  const DefaultDevice host(Device::cpu());
+  nn::Module root;
+  nn::Linear fc(&root, "fc", 3, 2);
+  nn::Dropout drop(&root, "drop", 0.5);
+  nn::Buffer running_mean(&root, "running_mean", tensor({1.f, 2.f, 3.f}));
+  root.to(Device::cuda());
+  CHECK(running_mean.value().device() == Device::cuda());
+  CHECK(drop.generator.value().device() == Device::cpu());
+  CHECK(sum(fc(zeros({1, 3}, Device::cuda()) + running_mean)).device() == Device::cuda());
+  running_mean.set(tensor({4.f, 5.f, 6.f}));
+  root.to(Device::cpu());
+  CHECK(running_mean.value().to_vector<float>() == std::vector<float>{4, 5, 6});
 }
 
 TEST_CASE("a parameter that stands in is read by forward passes alone") {
