@@ -100,10 +100,10 @@ class Allocator {
   }
 
   void release(Pool& pool) {
-    static_cast<void>(cudaDeviceSynchronize());  // nobody may still be working in them
+    forget(cudaDeviceSynchronize());  // nobody may still be working in them
     for (std::size_t i = 0; i < SizeClass::kCount; ++i) {
       for (void* data : pool.bins[i]) {
-        static_cast<void>(cudaFree(data));
+        forget(cudaFree(data));
         owners_.erase(data);
         count().held_bytes -= SizeClass::bytes_of(static_cast<int>(i));
       }

@@ -66,12 +66,10 @@ void wait(std::string_view op) {
     fail(op, "the host would have to wait inside a recorded step: keep item(), printing and copies to the host out");
   DeviceState& s = state();
   Complaint found{};
-  if (s.may_complain)
+  if (s.may_complain.exchange(false))  // before the look: what another thread launches meanwhile is for the next one
     check_cuda(op, cudaMemcpyAsync(&found, s.complaint, sizeof found, cudaMemcpyDeviceToHost, s.stream));
   ++count().synchronizations;
   check_cuda(op, cudaStreamSynchronize(s.stream));
-  if (!s.may_complain) return;
-  s.may_complain = false;
   if (found.what == 0) return;
   check_cuda(op, cudaMemsetAsync(s.complaint, 0, sizeof(Complaint), s.stream));
   throw_complaint(found);

@@ -28,6 +28,10 @@ template <class T> T& of_current_device() {
 cudaStream_t stream();
 /// An Error that names the operation, or OutOfMemory.
 void check_cuda(std::string_view op, cudaError_t status);
+/// A status that nobody is told of. The runtime keeps it as well, where the next operation would take it for its own.
+inline void forget(cudaError_t status) {
+  if (status != cudaSuccess) static_cast<void>(cudaGetLastError());
+}
 
 // The caching allocator. Blocks are given back in stream order: who gets one next may write to it at once.
 void* allocate(std::int64_t bytes);

@@ -2,6 +2,7 @@
 // call fails as it does on a real device, until the context is new.
 #if defined(STET_CUDA_SIMULATED)
 #include <stet/autograd/ops.h>
+#include <stet/cuda/cuda.h>
 #include <stet/cuda/launch.h>
 
 #include "support/catch.h"
@@ -31,6 +32,19 @@ TEST_CASE("A broken kernel is an Error that names it, and lasts") {
   CHECK_THAT(test::message_of([&] { zeros({1 << 22}); }), Contains("CUDA: cudaErrorIllegalAddress"));
   simulated::reset_error();
   CHECK(sum(ones({40})).item() == 40);
+}
+
+TEST_CASE("A recording that has become invalid is an Error of its own, not of what comes next") {
+  const DefaultDevice device(Device::cuda());
+  const Tensor x = ones({40});
+  CHECK_THAT(test::message_of([&] {
+               cuda::capture([&] {
+                 cudaDeviceSynchronize();  // not permitted here
+                 add(x, x);
+               });
+             }),
+             Contains("[add] CUDA: cudaErrorStreamCaptureInvalidated"));
+  CHECK(sum(x).item() == 40);
 }
 
 TEST_CASE("Memory of the host is no operand of a kernel") {

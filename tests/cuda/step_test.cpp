@@ -184,6 +184,25 @@ TEST_CASE("An index out of range is reported when the host next waits, once") {
   }
 }
 
+TEST_CASE("An index out of range in a replay is reported as in the step itself") {
+  if (const OnCuda cuda; cuda) {
+    const Tensor x = randn({4, 3}), y = zeros({4}, i64), wrong = full({4}, 7, i64), right = y.clone();
+    Tensor loss;
+    const auto step = [&] { loss = nn::cross_entropy(x, y); };
+    step();
+    cuda::Graph graph = cuda::capture(step);
+    const double first = loss.item();
+    for (int i = 0; i < 2; ++i) {
+      y.copy_(wrong);
+      graph.replay();
+      CHECK_THAT(message_of([&] { cuda::synchronize(); }), Contains("[cross_entropy] target 7 at position "));
+      y.copy_(right);
+      graph.replay();
+      CHECK(loss.item() == first);
+    }
+  }
+}
+
 TEST_CASE("A model moves between devices and keeps its values") {
   if (!cuda::available()) return;
   const DefaultDevice host(Device::cpu());
