@@ -1,8 +1,8 @@
 // The runtime: errors, devices, launches, graphs, and streams as queues that nothing runs until somebody waits. Whoever
 // reads a result without waiting for it gets what was there before. One mutex guards all of it; kernels run under it.
-#include <chrono>
-#include <deque>
+#include <xmmintrin.h>
 
+#include <deque>
 #include <memory>
 #include <set>
 #include <vector>
@@ -20,9 +20,6 @@ struct CUstream_st {
   std::deque<stet::simulated::Work> queue;
   bool capturing = false, spoiled = false;
   Nodes captured;
-};
-struct CUevent_st {
-  std::chrono::steady_clock::time_point time;
 };
 
 namespace stet::simulated {
@@ -46,7 +43,18 @@ CUstream_st& find(cudaStream_t stream) {
   return *stream;
 }
 
+/// A GPU keeps denormal numbers, whatever the calling thread does with its own. Fibers do not switch the mode.
+class KeepDenormals {
+ public:
+  KeepDenormals() { _mm_setcsr(before_ & ~0x8040u); }  // FTZ and DAZ
+  ~KeepDenormals() { _mm_setcsr(before_); }
+
+ private:
+  unsigned before_ = _mm_getcsr();
+};
+
 void run(CUstream_st& stream) {
+  const KeepDenormals mode;
   while (!stream.queue.empty()) {
     const Work work = std::move(stream.queue.front());
     stream.queue.pop_front();
@@ -142,12 +150,17 @@ void replace_node(cudaGraphExec_t graph, std::size_t node, const char* kernel, d
 using namespace stet::simulated;
 
 // --- devices and errors -------------------------------------------------------------------------------------------
-cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
-cudaError_t cudaGetDevice(int* index) { return *index = 0, cudaSuccess; }
-cudaError_t cudaSetDevice(int index) { return index == 0 ? cudaSuccess : cudaErrorInvalidDevice; }
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int index) {
+// Two, so that programs can mix them up; they share memory and errors.
+cudaError_t cudaGetDeviceCount(int* count) { return *count = 2, cudaSuccess; }
+thread_local int current_device = 0;
+cudaError_t cudaGetDevice(int* index) { return *index = current_device, cudaSuccess; }
+cudaError_t cudaSetDevice(int index) {
+  if (index < 0 || index > 1) return cudaErrorInvalidDevice;
+  return current_device = index, cudaSuccess;
+}
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
   *p = {"simulated device", 9, 0, 8};
-  return cudaSetDevice(index);
+  return cudaSuccess;
 }
 cudaError_t cudaDeviceSynchronize() {
   return guarded([] {
@@ -169,7 +182,7 @@ const char* cudaGetErrorName(cudaError_t error) {
 }
 const char* cudaGetErrorString(cudaError_t error) { return cudaGetErrorName(error); }
 
-// --- streams and events -------------------------------------------------------------------------------------------
+// --- streams ------------------------------------------------------------------------------------------------------
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   return guarded([=] {
     *stream = new CUstream_st;
@@ -190,18 +203,6 @@ cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
     run(*handle);
   });
 }
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) { return *event = new CUevent_st, cudaSuccess; }
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-  const cudaError_t status = cudaStreamSynchronize(stream);  // so that the time is that of the work before
-  event->time = std::chrono::steady_clock::now();
-  return status;
-}
-cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
-cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
-  *milliseconds = std::chrono::duration<float, std::milli>(end->time - start->time).count();
-  return cudaSuccess;
-}
-cudaError_t cudaEventDestroy(cudaEvent_t event) { return delete event, cudaSuccess; }
 
 // --- graphs -------------------------------------------------------------------------------------------------------
 cudaError_t cudaStreamBeginCapture(cudaStream_t handle, cudaStreamCaptureMode) {

@@ -12,6 +12,7 @@
 #include <stet/tensor/compute.h>
 
 #include "support/catch.h"
+#include "support/denormals.h"
 #include "support/device.h"
 #include "support/samples.h"
 #if defined(STET_CUDA_SIMULATED)
@@ -175,7 +176,7 @@ TEST_CASE("casts, copies and fills are the CPU's", "[parity]") {
 TEST_CASE("special values in every place of a block", "[parity]") {
   if (!test::has_cuda()) return;
   const float inf = std::numeric_limits<float>::infinity();
-  const std::vector<float> special{NAN, inf, -inf, 0.f, -0.f, 1e-40f, -1e-40f, FLT_MAX, -FLT_MAX, FLT_MIN, 1.f};
+  const std::vector<float> special{NAN, inf, -inf, 0.f, -0.f, FLT_MAX, -FLT_MAX, FLT_MIN, 1.f};
   for (std::int64_t n = 1; n <= 67; ++n) {
     std::vector<float> filled(static_cast<std::size_t>(n));
     for (std::size_t i = 0; i < filled.size(); ++i)
@@ -197,6 +198,42 @@ TEST_CASE("special values in every place of a block", "[parity]") {
     check_row(sort(x).values, sort(d).values, 0);
     check_row(sort(x, -1, true).indices, sort(d, -1, true).indices, 0);
   }
+}
+
+TEST_CASE("denormal numbers are IEEE's, which the CPU flushes", "[parity]") {
+  if (!test::has_cuda()) return;
+  const std::vector<float> numbers{0x1p-149f, -0x1p-149f, 1e-40f, -1e-40f, 0x1.8p-127f,
+                                   FLT_MIN,   -2e-39f,    3.f,    0x1p-60f};
+  const std::vector<float> others(numbers.rbegin(), numbers.rend());
+  const DefaultDevice device(Device::cuda());
+  const Tensor x = tensor(numbers), y = tensor(others);
+  const auto compare = [&](const Tensor& got, std::string_view op, const auto& expected) {
+    INFO(op);
+    ++rows;
+    const std::vector<float> is = got.to_vector<float>();
+    const test::Denormals kept;
+    for (std::size_t i = 0; i < is.size(); ++i) {
+      const float should = expected(i);
+      if (is[i] != is[i] && should != should) continue;
+      if (std::llabs(ordered(is[i]) - ordered(should)) > ulps_of(f32, op) ||
+          std::signbit(is[i]) != std::signbit(should))
+        report(i, should, is[i]);
+    }
+  };
+  UnaryOps::for_each([&]<class Op>() {
+    compare(compute::unary<Op>(x), Op::name, [&](std::size_t i) { return Op::eval(numbers[i]); });
+  });
+  BinaryOps::for_each([&]<class Op>() {
+    compare(compute::binary<Op>(x, y), Op::name, [&](std::size_t i) { return Op::eval(numbers[i], others[i]); });
+  });
+  const auto bits = [](const Tensor& t) { return std::bit_cast<std::uint32_t>(t.to_vector<float>()[0]); };
+  const Tensor few = tensor({1e-40f, 2e-40f, -1e-40f, 0.f});
+  CHECK(bits(max(few)) == std::bit_cast<std::uint32_t>(2e-40f));
+  CHECK(bits(sum(few)) == std::bit_cast<std::uint32_t>(2e-40f));
+  CHECK(argmin(few).item() == 2);
+  CHECK(sort(few, -1, true).indices.to_vector<std::int64_t>() == std::vector<std::int64_t>{1, 0, 3, 2});
+  CHECK(cast(few, f64).to_vector<double>()[2] == -0x116c2p-149);
+  CHECK(sum(cast(few > 0, i64)).item() == 2);
 }
 
 TEST_CASE("reductions agree with the CPU's to four roundings of their terms", "[parity]") {

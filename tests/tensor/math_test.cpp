@@ -2,8 +2,6 @@
 // values. bench/ulp.cpp does the same over all 2^32 inputs.
 #include <stet/tensor/math.h>
 
-#include <xmmintrin.h>
-
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -14,16 +12,11 @@
 #include <vector>
 
 #include "support/catch.h"
+#include "support/denormals.h"
 
 namespace {
 
-/// The library flushes denormals on every thread that it meets; these tests look at them.
-struct Denormals {
-  unsigned before = _mm_getcsr();
-  Denormals() { _mm_setcsr(before & ~0x8040u); }
-  ~Denormals() { _mm_setcsr(before); }
-};
-
+using stet::test::Denormals;
 namespace math = stet::math;
 
 constexpr float inf = std::numeric_limits<float>::infinity();
