@@ -49,39 +49,45 @@ int alignment_of(std::initializer_list<const void*> places) {
   return 1 << std::countr_zero(bits);
 }
 
-/// What rides on the product in f32: bias and ReLU, or the sums of A's rows, which are cuBLAS's "bias gradient of B".
-/// Everything else is one more pass.
+/// What rides on the product in f32: the bias, or the sums of A's rows, which are cuBLAS's "bias gradient of B".
+/// Everything else is one more pass: its ReLU makes 0 of NaN. It does not say how it reads the vector: an odd place
+/// is not for it.
 cublasLtEpilogue_t epilogue_of(const Gemm& job) {
-  if (job.dtype != DType::f32 || job.batch != 1) return CUBLASLT_EPILOGUE_DEFAULT;
-  const bool finish = job.bias || job.activation != Activation::none;
-  if (job.row_sums) return finish ? CUBLASLT_EPILOGUE_DEFAULT : CUBLASLT_EPILOGUE_BGRADB;
-  if (job.activation == Activation::relu) return job.bias ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_RELU;
-  return job.bias && job.activation == Activation::none ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+  if (job.dtype != DType::f32 || job.batch != 1 || (job.bias && job.row_sums)) return CUBLASLT_EPILOGUE_DEFAULT;
+  if (job.bias && aligned(job.bias)) return CUBLASLT_EPILOGUE_BIAS;
+  return job.row_sums && aligned(job.row_sums) ? CUBLASLT_EPILOGUE_BGRADB : CUBLASLT_EPILOGUE_DEFAULT;
 }
 
 class Blas {
  public:
-  /// Whether the epilogue was done too.
-  bool run(const Gemm& job) {
+  /// Gives the epilogue that was done too.
+  cublasLtEpilogue_t run(const Gemm& job) {
     const std::lock_guard lock(mutex_);
     Plan& plan = plan_of(job);
-    const bool whole = plan.epilogue != CUBLASLT_EPILOGUE_DEFAULT;
+    ++count().launches;
+    cublasStatus_t status = multiply(job, plan);
+    if (status != CUBLAS_STATUS_SUCCESS && plan.epilogue != CUBLASLT_EPILOGUE_DEFAULT) {
+      static_cast<void>(cudaGetLastError());
+      status = choose(job, plan, CUBLASLT_EPILOGUE_DEFAULT);
+      if (status == CUBLAS_STATUS_SUCCESS) status = multiply(job, plan);
+    }
+    check_blas(status, job);
+    return plan.epilogue;
+  }
+
+ private:
+  cublasStatus_t multiply(const Gemm& job, Plan& plan) {
     const void* vector = job.row_sums ? job.row_sums : job.bias;
-    if (whole && vector) set(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, vector, job);
+    if (plan.epilogue != CUBLASLT_EPILOGUE_DEFAULT) set(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, vector, job);
     const float alpha = 1, beta = job.accumulate ? 1.0f : 0.0f;
     const double alpha64 = 1, beta64 = job.accumulate ? 1.0 : 0.0;
     const bool wide = job.dtype == DType::f64;
     if (plan.workspace > 0 && !workspace_) workspace_ = new Scratch("matmul", kWorkspace);
-    ++count().launches;
-    check_blas(
-        cublasLtMatmul(handle_, plan.operation, wide ? static_cast<const void*>(&alpha64) : &alpha, job.b, plan.a,
-                       job.a, plan.b, wide ? static_cast<const void*>(&beta64) : &beta, job.c, plan.c, job.c, plan.c,
-                       &plan.algorithm, workspace_ ? workspace_->as<void>() : nullptr, plan.workspace, stream()),
-        job);
-    return whole;
+    return cublasLtMatmul(handle_, plan.operation, wide ? static_cast<const void*>(&alpha64) : &alpha, job.b, plan.a,
+                          job.a, plan.b, wide ? static_cast<const void*>(&beta64) : &beta, job.c, plan.c, job.c, plan.c,
+                          &plan.algorithm, workspace_ ? workspace_->as<void>() : nullptr, plan.workspace, stream());
   }
 
- private:
   template <class T> static void set(cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_t name,
                                      const T& value, const Gemm& job) {
     check_blas(cublasLtMatmulDescSetAttribute(operation, name, &value, sizeof value), job);
@@ -98,7 +104,7 @@ class Blas {
                   job.batch, job.stride_a, job.stride_b, job.stride_c, flags};
     const auto known = plans_.find(key);
     if (known != plans_.end()) return known->second;
-    return plans_.emplace(key, make_plan(job, tf32, alignment)).first->second;
+    return plans_.emplace(key, make_plan(job, tf32)).first->second;
   }
 
   static cublasLtMatrixLayout_t layout(const Gemm& job, cudaDataType_t type, std::int64_t rows, std::int64_t cols,
@@ -115,7 +121,7 @@ class Blas {
     return out;
   }
 
-  Plan make_plan(const Gemm& job, bool tf32, int alignment) {
+  Plan make_plan(const Gemm& job, bool tf32) {
     const bool wide = job.dtype == DType::f64;
     const cudaDataType_t type = wide ? CUDA_R_64F : CUDA_R_32F;
     const cublasComputeType_t compute = wide   ? CUBLAS_COMPUTE_64F
@@ -130,15 +136,15 @@ class Blas {
     plan.b = job.transpose_a ? layout(job, type, job.m, job.k, job.lda, job.stride_a)
                              : layout(job, type, job.k, job.m, job.lda, job.stride_a);
     plan.c = layout(job, type, job.n, job.m, job.ldc, job.stride_c);
-    if (!choose(job, plan, alignment, epilogue_of(job)))
-      check_blas(
-          choose(job, plan, alignment, CUBLASLT_EPILOGUE_DEFAULT) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED,
-          job);
+    cublasStatus_t status = choose(job, plan, epilogue_of(job));
+    if (status != CUBLAS_STATUS_SUCCESS && epilogue_of(job) != CUBLASLT_EPILOGUE_DEFAULT)
+      status = choose(job, plan, CUBLASLT_EPILOGUE_DEFAULT);
+    check_blas(status, job);
     return plan;
   }
 
-  /// False where no algorithm has that epilogue.
-  bool choose(const Gemm& job, Plan& plan, int alignment, cublasLtEpilogue_t epilogue) {
+  /// Versions differ in how they say that no algorithm has an epilogue: any failure may mean it.
+  cublasStatus_t choose(const Gemm& job, Plan& plan, cublasLtEpilogue_t epilogue) {
     set(plan.operation, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue, job);
     cublasLtMatmulPreference_t preference = nullptr;
     check_blas(cublasLtMatmulPreferenceCreate(&preference), job);
@@ -146,7 +152,7 @@ class Blas {
       check_blas(cublasLtMatmulPreferenceSetAttribute(preference, name, &value, sizeof value), job);
     };
     prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspace);
-    const auto bytes = static_cast<std::uint32_t>(alignment);
+    const auto bytes = static_cast<std::uint32_t>(alignment_of({job.a, job.b, job.c}));
     for (const auto name : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
                             CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
       prefer(name, bytes);
@@ -155,12 +161,12 @@ class Blas {
     const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(handle_, plan.operation, plan.a, plan.b, plan.c,
                                                                  plan.c, preference, 1, &found, &results);
     static_cast<void>(cublasLtMatmulPreferenceDestroy(preference));
-    if (status != CUBLAS_STATUS_NOT_SUPPORTED) check_blas(status, job);
-    if (status == CUBLAS_STATUS_NOT_SUPPORTED || results == 0) return false;
+    if (status != CUBLAS_STATUS_SUCCESS) return status;
+    if (results == 0) return CUBLAS_STATUS_NOT_SUPPORTED;
     plan.algorithm = found.algo;
     plan.workspace = found.workspaceSize;
     plan.epilogue = epilogue;
-    return true;
+    return status;
   }
 
   std::mutex mutex_;
@@ -171,7 +177,7 @@ class Blas {
 
 Blas& blas() { return of_current_device<Blas>(); }
 
-/// c = act(c + bias) after a product whose epilogue cuBLASLt does not have.
+/// c = act(c + bias), as far as the product has not done it.
 template <class Op, class T> struct EpilogueBody {
   Pointer<T> c;
   Pointer<const T> bias;
@@ -185,16 +191,16 @@ struct Identity {
   template <class T> STET_HD static T eval(T x) { return x; }
 };
 
-template <class T> void epilogue(const Gemm& job) {
+template <class T> void epilogue(const Gemm& job, const void* bias) {
   const auto run = [&]<class Op>() {
-    for_each("linear",
-             EpilogueBody<Op, T>{static_cast<T*>(job.c), static_cast<const T*>(job.bias), job.m, job.n, job.ldc,
-                                 job.stride_c},
-             job.batch * job.m * job.n);
+    for_each(
+        "linear",
+        EpilogueBody<Op, T>{static_cast<T*>(job.c), static_cast<const T*>(bias), job.m, job.n, job.ldc, job.stride_c},
+        job.batch * job.m * job.n);
   };
   switch (job.activation) {
     case Activation::none:
-      if (job.bias) run.template operator()<Identity>();
+      if (bias) run.template operator()<Identity>();
       return;
     case Activation::relu: return run.template operator()<Relu>();
     case Activation::gelu: return run.template operator()<Gelu>();
@@ -219,14 +225,16 @@ void clear(const Gemm& job) {
 }
 
 void gemm(const Gemm& job) {
-  bool whole = false;
-  if (job.k > 0) whole = blas().run(job);
+  cublasLtEpilogue_t done = CUBLASLT_EPILOGUE_DEFAULT;
+  if (job.k > 0) done = blas().run(job);
   else if (!job.accumulate) clear(job);
-  if (whole) return;
-  if (job.row_sums && job.transpose_a) sum(job.dtype, {1, job.k, job.m, job.a, job.row_sums});
-  else if (job.row_sums) sum(job.dtype, {job.m, job.k, 1, job.a, job.row_sums});
-  if (job.dtype == DType::f32) epilogue<float>(job);
-  else epilogue<double>(job);
+  const void* bias = done == CUBLASLT_EPILOGUE_BIAS ? nullptr : job.bias;
+  if (job.row_sums && done != CUBLASLT_EPILOGUE_BGRADB) {
+    if (job.transpose_a) sum(job.dtype, {1, job.k, job.m, job.a, job.row_sums});
+    else sum(job.dtype, {job.m, job.k, 1, job.a, job.row_sums});
+  }
+  if (job.dtype == DType::f32) epilogue<float>(job, bias);
+  else epilogue<double>(job, bias);
 }
 
 }  // namespace

@@ -31,12 +31,13 @@ cudaError_t launch(const char* kernel, dim3 grid, dim3 block, cudaStream_t strea
 /// the work has run that is now queued on the stream which was given work last.
 void mark(void* block, std::size_t bytes_in_use);
 
-std::string last_message();            ///< the full text of the last error
-void reset_error();                    ///< forgets a sticky error, and whatever was queued
-void set_memory(std::size_t bytes);    ///< the size of the card (8 GiB)
-void set_seed(std::uint64_t seed);     ///< the order of blocks and threads
-inline bool refuse_epilogues = false;  ///< the heuristic of cuBLASLt has no algorithm but for plain products
-bool is_device(const void* pointer);   ///< lies in the device's range of addresses
+std::string last_message();          ///< the full text of the last error
+void reset_error();                  ///< forgets a sticky error, and whatever was queued
+void set_memory(std::size_t bytes);  ///< the size of the card (8 GiB)
+void set_seed(std::uint64_t seed);   ///< the order of blocks and threads
+enum class Refusal { none, unsupported, invalid, late };
+inline Refusal refusal = Refusal::none;  ///< of epilogues, by cuBLASLt: its heuristic in two ways, or the product
+bool is_device(const void* pointer);     ///< lies in the device's range of addresses
 
 std::size_t last_node(cudaStream_t stream);  ///< number of the node that was captured last
 /// From the next launch of the graph on, that node is this kernel.

@@ -33,5 +33,5 @@ mutation cuda/allocator.cu 'mark(data, 0);' 'mark(data, bytes);' simulated_error
 mutation $K/block.h 'blockIdx.x) * blockDim.y + threadIdx.y' 'blockIdx.x) * blockDim.y' parity_test                       # rows of a block that nobody does
 mutation $K/update.cu 'begin + kSquaresSpan < e.count ? begin + kSquaresSpan' 'begin + kSpan < e.count ? begin + kSpan' parity_test  # a part of a sum
 mutation $K/rows.cu 'const std::int64_t begin = piece * kRowsPerPiece;' 'const std::int64_t begin = piece * kRowThreads;' parity_test  # rows counted twice
-mutation cuda/gemm.cu 'if (whole) return;' 'if (whole && job.m == 0) return;' parity_test                                                                 # an epilogue done twice
+mutation cuda/gemm.cu 'done == CUBLASLT_EPILOGUE_BIAS ? nullptr : job.bias' 'job.bias' parity_test                                                                 # an epilogue done twice
 finish_mutations

@@ -136,9 +136,13 @@ TEST_CASE("cublasLt refuses what the real one refuses") {
   CHECK(multiply(b, c, false) == CUBLAS_STATUS_INVALID_VALUE);
   CHECK(has(last_message(), "[matmul] an empty matrix"));
   c.k = 3, c.epilogue = CUBLASLT_EPILOGUE_BIAS;
-  refuse_epilogues = true;
-  CHECK(multiply(b, c, false) == CUBLAS_STATUS_NOT_SUPPORTED);
-  refuse_epilogues = false;
+  for (const auto& [way, status] : {std::pair{Refusal::unsupported, CUBLAS_STATUS_NOT_SUPPORTED},
+                                    {Refusal::invalid, CUBLAS_STATUS_INVALID_VALUE},
+                                    {Refusal::late, CUBLAS_STATUS_NOT_SUPPORTED},
+                                    {Refusal::none, CUBLAS_STATUS_SUCCESS}}) {
+    refusal = way;
+    CHECK(multiply(b, c, false) == status);
+  }
   CHECK(cudaGetLastError() == cudaSuccess);
 }
 

@@ -116,6 +116,8 @@ template <class T> void check_memory(const Product& p) {
   const std::int64_t n = p.desc.epilogue & CUBLASLT_EPILOGUE_BGRADB ? p.d.cols : p.d.rows;
   if (p.desc.epilogue & (CUBLASLT_EPILOGUE_BIAS | CUBLASLT_EPILOGUE_BGRADB))
     check("bias: ", p.desc.bias, {p.d.type, n, 1, n});
+  // The real one does not look, and may read it by 16 bytes.
+  need(reinterpret_cast<std::uintptr_t>(p.desc.bias) % 16 == 0, kOp, "a bias that begins at an odd place");
 }
 
 template <class T> void multiply(const Product& p) {
@@ -135,7 +137,7 @@ template <class T> void multiply(const Product& p) {
       for (std::int64_t i = 0; i < p.d.rows; ++i) {
         T& x = d[j * p.d.ld + i];
         if (p.desc.epilogue & CUBLASLT_EPILOGUE_BIAS) x += static_cast<const T*>(p.desc.bias)[i];
-        if (p.desc.epilogue & CUBLASLT_EPILOGUE_RELU && x < 0) x = 0;  // NaN stays
+        if (p.desc.epilogue & CUBLASLT_EPILOGUE_RELU && !(x > 0)) x = 0;  // NaN too
       }
   }
   for (std::int64_t j = 0; p.desc.epilogue & CUBLASLT_EPILOGUE_BGRADB && j < p.d.cols; ++j) {
@@ -217,8 +219,10 @@ inline cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtM
   return status([=] {
     *found = 0;
     check_shapes({*desc, *a, *b, *d});
-    const bool missing = refuse_epilogues || (desc->epilogue == CUBLASLT_EPILOGUE_BGRADB && d->batch > 1);
-    supported(desc->epilogue == CUBLASLT_EPILOGUE_DEFAULT || !missing, "no algorithm has this epilogue");
+    const bool plain = desc->epilogue == CUBLASLT_EPILOGUE_DEFAULT;
+    supported(plain || refusal != Refusal::unsupported, "no algorithm has this epilogue");
+    supported(desc->epilogue != CUBLASLT_EPILOGUE_BGRADB || d->batch == 1, "no algorithm has this epilogue");
+    need(plain || refusal != Refusal::invalid, kOp, "an epilogue that this compute type does not have");
     const std::uint64_t workspace = std::min(preference->workspace, kWorkspace);
     results[0] = {{workspace}, workspace};
     *found = 1;
@@ -232,6 +236,7 @@ inline cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc
                                      std::size_t workspace_bytes, cudaStream_t stream) {
   return status([=] {
     supported(c == d && *c_layout == *d_layout, "C is not D");
+    supported(desc->epilogue == CUBLASLT_EPILOGUE_DEFAULT || refusal != Refusal::late, "not with these operands");
     need(algo->workspace <= workspace_bytes, kOp, "too small a workspace for the algorithm");
     need_device(kOp, "workspace: ", workspace, workspace_bytes);
     const Product p{*desc, *a_layout, *b_layout, *d_layout, a, b, d};
