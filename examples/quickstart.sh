@@ -8,7 +8,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tests/support/packages.sh
 install_missing_packages
 preset=release
-if [[ " $* " == *" --device cuda "* ]] && command -v nvcc >/dev/null && nvidia-smi >/dev/null 2>&1; then preset=cuda; fi
+on_cuda='( --device[ =]cuda )'
+if [[ " $* " =~ $on_cuda ]] && command -v nvcc >/dev/null && nvidia-smi >/dev/null 2>&1; then preset=cuda; fi
 cmake --preset $preset
 cmake --build --preset $preset -j"$(nproc)" --target \
   examples_forgetting_sample examples_split_fashion_mnist examples_custom_strategy examples_generate \
@@ -19,7 +20,7 @@ echo "--- forgetting_sample: freeze a backbone, train a new head"
 build/$preset/examples/forgetting_sample
 echo
 long="about a minute"
-if [[ " $* " == *" --device cuda "* ]] && [ $preset = release ]; then
+if [[ " $* " =~ $on_cuda ]] && [ $preset = release ]; then
   long="on the simulated device about 25 minutes on two cores (--seeds 1: a third of that)"
 fi
 echo "--- split_fashion_mnist: five tasks, one after the other, $long"
