@@ -1,6 +1,7 @@
-// The caching allocator: freed blocks wait in size classes for the next request of their class, so that a training
-// step after the first asks the driver for nothing. Everything runs on one stream, which is why a block may be
-// handed on at once: its new owner's work comes after the old one's. A recorded graph has a pool of its own.
+// The caching allocator, one for each device: freed blocks wait in size classes for the next request of their class, so
+// that a training step after the first asks the driver for nothing. A device's work runs on one stream, which is why a
+// block may be handed on at once: its new owner's work comes after the old one's. A recorded graph has a pool of its
+// own. While one is recorded, nothing goes back to the driver: that would wait for the device.
 #include <mutex>
 #include <unordered_map>
 #include <vector>
@@ -29,7 +30,7 @@ class Allocator {
     if (bytes > std::int64_t{1} << 60) return nullptr;
     const std::lock_guard lock(mutex_);
     const SizeClass cls = SizeClass::of(bytes);
-    Pool& pool = active_ ? *active_ : shared_;
+    Pool& pool = active_ && is_recording() ? *active_ : shared_;  // other threads may ask meanwhile
     auto& bin = pool.bins[static_cast<std::size_t>(cls.index)];
     void* data = nullptr;
     if (!bin.empty()) {
@@ -37,7 +38,7 @@ class Allocator {
       bin.pop_back();
     } else {
       data = from_driver(cls.bytes);
-      if (!data) {  // the cache may be holding what is missing
+      if (!data && !active_) {  // the cache may be holding what is missing
         release(shared_);
         data = from_driver(cls.bytes);
       }
@@ -59,7 +60,7 @@ class Allocator {
 
   void release_shared() {
     const std::lock_guard lock(mutex_);
-    release(shared_);
+    if (!active_) release(shared_);
   }
 
   Pool* begin() {
@@ -71,11 +72,15 @@ class Allocator {
     const std::lock_guard lock(mutex_);
     active_ = nullptr;
   }
-  /// The pool's free blocks go back to the driver; those still in use join the shared pool when they are freed.
+  /// The pool's free blocks join the shared pool, those still in use when they are freed.
   void drop(Pool* pool) {
     const std::lock_guard lock(mutex_);
-    release(*pool);
     std::erase_if(owners_, [pool](const auto& entry) { return entry.second == pool; });
+    for (std::size_t i = 0; i < SizeClass::kCount; ++i)
+      for (void* data : pool->bins[i]) {
+        mark(data, 0);
+        shared_.bins[i].push_back(data);
+      }
     delete pool;
   }
 
@@ -104,7 +109,6 @@ class Allocator {
     for (std::size_t i = 0; i < SizeClass::kCount; ++i) {
       for (void* data : pool.bins[i]) {
         forget(cudaFree(data));
-        owners_.erase(data);
         count().held_bytes -= SizeClass::bytes_of(static_cast<int>(i));
       }
       pool.bins[i].clear();

@@ -51,7 +51,9 @@ class Graph {
 /// Does the step, and records what it asked of the device. `step` must have been done before (so that masks and
 /// optimizer state are there) and reads its inputs from tensors that stay in place: write the next batch into them
 /// with copy_. Schedules, bias corrections and random draws go on from replay to replay; optimizer, modules and
-/// generators must outlive the graph. Whatever makes the host wait (item(), printing) is an Error.
+/// generators must outlive the graph. Whatever makes the host wait (item(), printing) is an Error. The device is the
+/// default device, or cuda:0 where that is the CPU; work on another one is an Error inside the step, and so is, as long
+/// as the step is recorded, what other threads ask of this one.
 Graph capture(const std::function<void()>& step);
 
 }  // namespace stet::cuda

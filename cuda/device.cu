@@ -29,6 +29,7 @@ struct DeviceState {
   cudaStream_t stream = nullptr;
   Complaint* complaint = nullptr;         // device memory
   std::atomic<bool> may_complain{false};  // a kernel that checks indices was launched since the last look
+  std::atomic<const void*> recorder{};    // current_device of the thread that records here
 };
 
 thread_local int current_device = -1;
@@ -64,6 +65,7 @@ std::string text_of(cudaError_t status) {
 void wait(std::string_view op) {
   if (is_recording())
     fail(op, "the host would have to wait inside a recorded step: keep item(), printing and copies to the host out");
+  static_cast<void>(stream());  // another thread's recording does not survive a wait
   DeviceState& s = state();
   Complaint found{};
   if (s.may_complain.exchange(false))  // before the look: what another thread launches meanwhile is for the next one
@@ -71,7 +73,7 @@ void wait(std::string_view op) {
   ++count().synchronizations;
   check_cuda(op, cudaStreamSynchronize(s.stream));
   if (found.what == 0) return;
-  check_cuda(op, cudaMemsetAsync(s.complaint, 0, sizeof(Complaint), s.stream));
+  check_cuda(op, cudaMemsetAsync(s.complaint, 0, sizeof(Complaint), stream()));
   throw_complaint(found);
 }
 
@@ -118,7 +120,20 @@ Kernels make_table() {
 
 }  // namespace
 
-cudaStream_t stream() { return state().stream; }
+cudaStream_t stream() {
+  DeviceState& s = state();
+  const void* mine = is_recording() ? &current_device : nullptr;
+  if (s.recorder != mine)
+    fail("capture", "work for cuda:", current_device, " while ",
+         mine ? "a step on another device is recorded" : "another thread records a step there");
+  return s.stream;
+}
+void reserve_stream() {
+  const void* nobody = nullptr;
+  check(state().recorder.compare_exchange_strong(nobody, &current_device), "capture",
+        "another thread records a step on cuda:", current_device);
+}
+void free_stream() { state().recorder = nullptr; }
 
 Complaint* complaint() {
   DeviceState& s = state();

@@ -24,8 +24,12 @@ template <class T> T& of_current_device() {
   return instances[device];
 }
 
-/// All work of a device goes to one stream, in order.
+/// All work of a device goes to one stream, in order. An Error where the work would go into a recording that is not
+/// this thread's, or past this thread's own on another device.
 cudaStream_t stream();
+/// The current device's stream is this thread's alone, or everybody's again.
+void reserve_stream();
+void free_stream();
 /// An Error that names the operation, or OutOfMemory.
 void check_cuda(std::string_view op, cudaError_t status);
 /// A status that nobody is told of. The runtime keeps it as well, where the next operation would take it for its own.

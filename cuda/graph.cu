@@ -6,6 +6,7 @@
 
 #include <stet/cuda/allocator.h>
 #include <stet/cuda/launch.h>
+#include <stet/tensor/device.h>
 #include <stet/tensor/error.h>
 
 namespace stet::cuda {
@@ -14,6 +15,7 @@ struct Graph::Recording {
   cudaGraph_t graph = nullptr;
   cudaGraphExec_t executable = nullptr;
   Pool* pool = nullptr;
+  int device = 0;
   std::vector<std::function<void()>> before_replay;
 #if defined(STET_CUDA_SIMULATED)
   std::vector<std::size_t> noted;  // launches in the order in which before_replay makes them
@@ -30,7 +32,9 @@ struct Graph::Recording {
     before_replay.clear();  // tensors that they hold go back to the pool first
     if (executable) forget(cudaGraphExecDestroy(executable));
     if (graph) forget(cudaGraphDestroy(graph));
-    if (pool) drop_pool(pool);
+    if (!pool) return;
+    static_cast<void>(cuda_kernels(device));
+    drop_pool(pool);
   }
 };
 
@@ -55,10 +59,12 @@ class Mode {
 /// The stream records as long as this lives; finish() keeps what it recorded.
 class Recorder {
  public:
-  explicit Recorder(Graph::Recording& into) : into_(into) {
+  explicit Recorder(Graph::Recording& into) : into_(into), stream_(stream()) {
+    release_blocks();  // what the step used before is what it needs now, and nothing can be given back meanwhile
+    reserve_stream();
     into.pool = begin_pool();
-    const cudaError_t status = cudaStreamBeginCapture(stream(), cudaStreamCaptureModeRelaxed);
-    if (status != cudaSuccess) end_pool();
+    const cudaError_t status = cudaStreamBeginCapture(stream_, cudaStreamCaptureModeRelaxed);
+    if (status != cudaSuccess) end_pool(), free_stream();
     check_cuda("capture", status);
     current = &into;
     recording_now = true;
@@ -78,11 +84,14 @@ class Recorder {
   cudaError_t stop() {
     recording_now = false;
     current = nullptr;
-    const cudaError_t status = cudaStreamEndCapture(stream(), &into_.graph);
+    static_cast<void>(cuda_kernels(into_.device));  // the step may have let go of memory elsewhere
+    const cudaError_t status = cudaStreamEndCapture(stream_, &into_.graph);
     end_pool();
+    free_stream();
     return status;
   }
   Graph::Recording& into_;
+  cudaStream_t stream_;
 };
 
 void launch_graph(std::string_view op, const Graph::Recording& recording) {
@@ -142,8 +151,9 @@ void replace_launch(std::string_view op, cudaKernelNodeParams parameters) {
 
 Graph capture(const std::function<void()>& step) {
   check(!recording_now, "capture", "a step is being recorded already");
-  static_cast<void>(cuda_kernels(0));
   auto recording = std::make_shared<Graph::Recording>();
+  if (const Device device = default_device(); device.type == DeviceType::cuda) recording->device = device.index;
+  static_cast<void>(cuda_kernels(recording->device));
   Recorder recorder(*recording);
   step();
   recorder.finish();
@@ -154,6 +164,7 @@ Graph capture(const std::function<void()>& step) {
 void Graph::replay() {
   check(!recording_now, "replay", "inside a recorded step");
   Recording& r = *recording_;
+  static_cast<void>(cuda_kernels(r.device));
   {
     const Mode replacing(Launching::replacing);
     current = &r;

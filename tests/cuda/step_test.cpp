@@ -1,6 +1,7 @@
 // Training steps on Device::cuda(): what they may ask of the host, recorded steps, errors, repetition to the bit.
 #include <cmath>
 #include <optional>
+#include <thread>
 
 #include <stet/cuda/cuda.h>
 #include <stet/nn/layers.h>
@@ -152,6 +153,95 @@ TEST_CASE("What cannot be recorded says so, and the program goes on") {
                Contains("is being recorded already"));
     training.step();
     CHECK(std::isfinite(training.loss.item()));
+  }
+}
+
+TEST_CASE("A recording needs no more memory than the step itself, and running out is a typed error") {
+  if (const OnCuda cuda; cuda) {
+    const Tensor x = ones({1 << 20});
+    Tensor y;
+    const auto step = [&] { y = sum(square(x) + 1.0); };
+    const std::int64_t room = 9 << 20;  // two tensors of 4 MiB, and small ones
+    release_cached_memory();
+    set_memory_limit(memory_stats().system_bytes + room);
+    step();
+    {
+      cuda::Graph graph = cuda::capture(step);
+      graph.replay();
+      CHECK(y.item() == 2 << 20);
+    }
+    step();  // in memory that was the graph's
+    release_cached_memory();
+    set_memory_limit(memory_stats().system_bytes + room / 2);
+    CHECK_THROWS_AS(cuda::capture(step), OutOfMemory);
+    set_memory_limit(0);
+    step();
+    cuda::Graph graph = cuda::capture([&] {
+      release_cached_memory();  // there is none that could go now
+      step();
+    });
+    graph.replay();
+    CHECK(y.item() == 2 << 20);
+  }
+}
+
+TEST_CASE("A step is recorded on the default device, and on no other") {
+  if (cuda::device_count() < 2) return;
+  const DefaultDevice second(Device::cuda(1));
+  Training eager, recorded;
+  for (int i = 0; i < 2; ++i) {
+    eager.step();
+    recorded.step();
+  }
+  const Tensor elsewhere = ones({2}, Device::cuda(0));
+  std::optional<cuda::Graph> graph = cuda::capture([&] { recorded.step(); });
+  eager.step();
+  for (int i = 0; i < 2; ++i) {
+    CHECK(sum(elsewhere).item() == 2);
+    eager.step();
+    graph->replay();
+  }
+  CHECK(same_state(eager.model.state(), recorded.model.state()));
+  CHECK(sum(elsewhere).item() == 2);
+  graph.reset();
+  for (const int index : {1, 0}) {
+    const DefaultDevice device(Device::cuda(index));
+    const Tensor other = ones({2}, Device::cuda(1 - index));
+    CHECK_THAT(message_of([&] { cuda::capture([&] { add(other, other); }); }),
+               Contains("[capture] work for cuda:" + std::to_string(1 - index) + " while a step on another device"));
+    Tensor last = other.clone(), sums;
+    graph = cuda::capture([&] {
+      sums = ones({2});
+      last = Tensor();  // its memory is the other device's
+    });
+    CHECK(sum(sums + to(other, Device::cuda(index))).item() == 4);
+  }
+}
+
+TEST_CASE("Another thread's work is no part of a recording") {
+  if (const OnCuda cuda; cuda) {
+    Training eager, recorded;
+    for (int i = 0; i < 2; ++i) {
+      eager.step();
+      recorded.step();
+    }
+    const Tensor x = ones({2});
+    const char* const refused = "[capture] work for cuda:0 while another thread records a step there";
+    cuda::Graph graph = cuda::capture([&] {
+      std::thread([&] {
+        const DefaultDevice device(Device::cuda());
+        CHECK_THAT(message_of([&] { add(x, x); }), Contains(refused));
+        CHECK_THAT(message_of([&] { static_cast<void>(x.to_vector<float>()); }), Contains(refused));
+        CHECK_THAT(message_of([&] { cuda::synchronize(); }), Contains(refused));
+        CHECK_THAT(message_of([&] { cuda::capture([] {}); }), Contains(refused));
+        release_cached_memory();
+      }).join();
+      recorded.step();
+    });
+    eager.step();
+    std::thread([&] { graph.replay(); }).join();
+    eager.step();
+    CHECK(same_state(eager.model.state(), recorded.model.state()));
   }
 }
 
