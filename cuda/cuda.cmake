@@ -29,5 +29,6 @@ else()
   # --fmad=false: one rounding rule, the CPU's; GEMMs are cuBLAS's own affair.
   target_compile_options(stet PRIVATE
     $<$<COMPILE_LANGUAGE:CUDA>:--fmad=false --expt-relaxed-constexpr -Xcompiler=-ffp-contract=off>)
-  target_link_libraries(stet PRIVATE $<BUILD_INTERFACE:CUDA::cudart_static> $<BUILD_INTERFACE:CUDA::cublasLt>)
+  target_link_libraries(stet PRIVATE CUDA::cudart_static CUDA::cublasLt)
+  set(STET_FIND_CUDA "find_dependency(CUDAToolkit)")  # where they are is each machine's affair
 endif()
