@@ -177,14 +177,24 @@ class Blas {
 
 Blas& blas() { return of_current_device<Blas>(); }
 
+/// Where element i of the results (batch, m, n) stands, and its column.
+struct Place {
+  std::int64_t at, column;
+};
+__device__ __forceinline__ Place place(std::int64_t i, std::int64_t m, std::int64_t n, std::int64_t ldc,
+                                       std::int64_t stride) {
+  const Split row = split(i, n), product = split(row.quotient, m);
+  return {product.quotient * stride + product.rest * ldc + row.rest, row.rest};
+}
+
 /// c = act(c + bias), as far as the product has not done it.
 template <class Op, class T> struct EpilogueBody {
   Pointer<T> c;
   Pointer<const T> bias;
   std::int64_t m, n, ldc, stride;
   __device__ void operator()(std::int64_t i) const {
-    const std::int64_t at = i / (m * n) * stride + i / n % m * ldc + i % n;
-    c[at] = Op::eval(bias ? c[at] + bias[i % n] : c[at]);
+    const Place to = place(i, m, n, ldc, stride);
+    c[to.at] = Op::eval(bias ? c[to.at] + bias[to.column] : c[to.at]);
   }
 };
 struct Identity {
@@ -212,7 +222,7 @@ template <class T> void epilogue(const Gemm& job, const void* bias) {
 template <class T> struct ClearBody {
   Pointer<T> c;
   std::int64_t m, n, ldc, stride;
-  __device__ void operator()(std::int64_t i) const { c[i / (m * n) * stride + i / n % m * ldc + i % n] = T(0); }
+  __device__ void operator()(std::int64_t i) const { c[place(i, m, n, ldc, stride).at] = T(0); }
 };
 
 /// An empty sum is zero.

@@ -60,6 +60,16 @@ inline dim3 exact_grid(std::string_view op, std::int64_t blocks) {
 }
 inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
+struct Split {
+  std::int64_t quotient, rest;
+};
+/// a / b for a >= 0 and b > 0. Divisions of 32-bit numbers are several times cheaper than those of 64-bit ones.
+__device__ __forceinline__ Split split(std::int64_t a, std::int64_t b) {
+  if ((a | b) >> 32) return {a / b, a % b};
+  const auto x = static_cast<std::uint32_t>(a), y = static_cast<std::uint32_t>(b), quotient = x / y;
+  return {quotient, x - quotient * y};
+}
+
 __device__ __forceinline__ std::int64_t global_thread() {
   return static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
 }

@@ -32,7 +32,7 @@ template <class F, int N, class A, class B, class R> struct Strided {
 /// comparisons and selections, elements are moved one by one.
 template <class F, int N, class A, class B, class R> struct Flat {
   static constexpr bool packed = sizeof(A) == sizeof(R) && (N == 1 || sizeof(B) == sizeof(R));
-  static constexpr int width = packed ? Pack<R>::width : 1;
+  static constexpr int width = packed && N <= 2 ? Pack<R>::width : 1;
   Pointer<R> out;
   Operand<A> a;
   Operand<B> b, c;
@@ -51,7 +51,7 @@ template <class F, int N, class A, class B, class R> struct Flat {
   }
   __device__ void operator()(std::int64_t thread) const {
     const std::int64_t i = thread * width;
-    if constexpr (packed && N <= 2) {
+    if constexpr (width > 1) {
       if (i + width <= count) {
         const Pack<A> x = pack(a, i);
         Pack<R> y;

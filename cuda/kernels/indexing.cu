@@ -16,10 +16,11 @@ template <class T, bool across> struct TakeBody {
   Pointer<Complaint> complaint;
 
   __device__ void operator()(std::int64_t i) const {
-    const std::int64_t place = across ? i : i / inner % count;
+    const Split column = split(i, inner), line = split(column.quotient, count);
+    const std::int64_t place = across ? i : line.rest;
     const Checked what = across ? Checked::gather : Checked::index_select;
     const std::int64_t row = checked(index[place], n, place, what, complaint);
-    out[i] = table[(i / (count * inner) * n + row) * inner + i % inner];
+    out[i] = table[(line.quotient * n + row) * inner + column.rest];
   }
 };
 
@@ -41,7 +42,8 @@ template <class T, bool across> struct AddRunsBody {
     else return static_cast<T>(a + b);
   }
   __device__ void operator()(std::int64_t i) const {
-    const std::int64_t column = i % inner, place = i / inner % count, outer = i / inner / count;
+    const Split in_line = split(i, inner), line = split(in_line.quotient, count);
+    const std::int64_t column = in_line.rest, place = line.rest, outer = line.quotient;
     const std::int64_t target = sorted[slot(outer, place, column)];
     if (place > 0 && sorted[slot(outer, place - 1, column)] == target) return;
     const Checked what = across ? Checked::scatter_add : Checked::index_add;

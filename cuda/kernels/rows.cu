@@ -295,19 +295,22 @@ template <class T> struct RotaryBody {
   Pointer<T> out;
 
   __device__ void operator()(std::int64_t i) const {
-    const std::int64_t column = i % job.width;
-    std::int64_t rest = i / job.width, row = 0, angle = 0;
+    const Split place = split(i, job.width);
+    const std::int64_t column = place.rest;
+    std::int64_t rest = place.quotient, row = 0, angle = 0;
     for (int d = job.rank - 1; d >= 0; --d) {
-      row += rest % job.size[d] * job.stride[d];
-      angle += rest % job.size[d] * job.angle_stride[d];
-      rest /= job.size[d];
+      const Split at = split(rest, job.size[d]);
+      row += at.rest * job.stride[d];
+      angle += at.rest * job.angle_stride[d];
+      rest = at.quotient;
     }
     if (column >= 2 * job.half) {
       out[i] = x[row + column];
       return;
     }
     const bool first = job.interleaved ? column % 2 == 0 : column < job.half;
-    const std::int64_t pair = job.interleaved ? column / 2 : column % job.half, apart = job.interleaved ? 1 : job.half;
+    const std::int64_t apart = job.interleaved ? 1 : job.half;
+    const std::int64_t pair = job.interleaved ? column / 2 : first ? column : column - job.half;
     const T turn = job.inverse ? -sin[angle + pair] : sin[angle + pair];
     const T mine = x[row + column], other = x[first ? row + column + apart : row + column - apart];
     out[i] = first ? mine * cos[angle + pair] - other * turn : mine * cos[angle + pair] + other * turn;
