@@ -94,7 +94,7 @@ struct RmsNormDerivative {
 struct CrossEntropyDerivative {
   static constexpr std::string_view name = "cross_entropy";
   Saved logits, labels, weight;
-  Tensor lse;
+  Tensor row_sums;              // (2, rows): lse - max x, max x
   CrossEntropyOptions options;  // its weight is `weight`
 
   void operator()(Backward& pass) const {
@@ -104,7 +104,7 @@ struct CrossEntropyDerivative {
     const Tensor in = compute::contiguous(x), seed = compute::contiguous(g);
     Tensor out = empty(x.shape(), x.options());
     Rows job = rows(in, target, options);
-    job.in[3] = lse.raw();
+    job.in[3] = row_sums.raw();
     job.in[4] = seed.raw();
     job.out[0] = out.raw_mutable();
     if (job.rows) kernels(x.device()).cross_entropy_grad(job);
@@ -204,13 +204,13 @@ Tensor cross_entropy_rows(const Tensor& logits, const Tensor& target, const Cros
     kept.weight = compute::contiguous(kept.weight);
   }
   check_targets(at, classes, options.ignore_index);
-  Tensor loss = empty(expected, logits.options()), lse = empty(expected, logits.options());
+  Tensor loss = empty(expected, logits.options()), row_sums = empty({2, target.numel()}, logits.options());
   Rows job = CrossEntropyDerivative::rows(x, at, kept);
   job.out[0] = loss.raw_mutable();
-  job.out[1] = lse.raw_mutable();
+  job.out[1] = row_sums.raw_mutable();
   if (job.rows) kernels(logits.device()).cross_entropy(job);
   return record(std::move(loss), {&logits, &at}, [&] {
-    return CrossEntropyDerivative{Saved(logits, 0), Saved(at, 1), Saved(kept.weight, 2), lse, kept};
+    return CrossEntropyDerivative{Saved(logits, 0), Saved(at, 1), Saved(kept.weight, 2), row_sums, kept};
   });
 }
 

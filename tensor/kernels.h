@@ -194,8 +194,9 @@ struct Kernels {
   Fn<Rows> rms_norm = nullptr;     // in x, weight?; scalar eps; out y, rstd?
   /// Of either (no mean: RMS). In g, x, weight?, mean?, rstd; scalar 1: dx is added; out dx?, dweight?, dbias?
   Fn<Rows> norm_grad = nullptr;
-  Fn<Rows> cross_entropy = nullptr;  // in x, target (i64), weight?; scalar smoothing, ignore; out loss, lse - max x
-  Fn<Rows> cross_entropy_grad = nullptr;  // in x, target, weight?, lse - max x, g (rows,); same scalars; out dx
+  /// In x, target (i64), weight?; scalar smoothing, ignore; out loss, and (2, rows): lse - max x, max x.
+  Fn<Rows> cross_entropy = nullptr;
+  Fn<Rows> cross_entropy_grad = nullptr;  // in x, target, weight?, the (2, rows), g (rows,); same scalars; out dx
   Fn<Rotary> rotary = nullptr;
   Fn<Attention> attention = nullptr;       // q, k, v -> out, log_sum?
   Fn<Attention> attention_grad = nullptr;  // q, k, v, out, log_sum, g -> dq?, dk and dv?; delta is scratch

@@ -1,8 +1,6 @@
 // Reductions among the threads of a block, in a fixed order: results do not depend on who came first.
 #pragma once
 
-#include <numeric>
-
 #include <stet/cuda/launch.h>
 
 namespace stet::cuda {
@@ -43,15 +41,15 @@ inline unsigned threads_for(std::int64_t n) {
 }
 
 /// A warp for each short line, so that a block is not launched for a few elements: block (32, lines of a block); for a
-/// longer line a block of its own, up to 256 threads. No line is left over: the lines of a block divide their number.
+/// longer line a block of its own, up to 256 threads. The last block may have warps without a line.
 struct LineGrid {
   std::int64_t blocks;
   dim3 block;
 
   LineGrid(std::int64_t lines, std::int64_t n) : blocks(lines), block(threads_for(n)) {
     if (block.x > kWarp) return;
-    const std::int64_t together = std::gcd(lines, std::int64_t{kBlock / kWarp});
-    blocks = lines / together;
+    const std::int64_t together = std::clamp<std::int64_t>(lines, 1, kBlock / kWarp);
+    blocks = ceil_div(lines, together);
     block = dim3(kWarp, static_cast<unsigned>(together));
   }
 };

@@ -12,9 +12,10 @@ constexpr std::int64_t kRowsPerPiece = 512;    // rows that it takes at a time
 
 /// Warp or block b reduces piece b % pieces of line b / pieces.
 template <class Op, class T> __global__ void reduce_lines(Pointer<T> out, Pointer<const T> in, std::int64_t n,
-                                                          std::int64_t pieces, std::int64_t piece) {
+                                                          std::int64_t jobs, std::int64_t pieces, std::int64_t piece) {
   STET_SHARED(T, scratch, kWarp);
   const std::int64_t job = own_line(), line = job / pieces, begin = job % pieces * piece;
+  if (job >= jobs) return;
   const std::int64_t length = n - begin < piece ? n - begin : piece;
   const Pointer<const T> from = in + (line * n + begin);
   const T start = start_of<Op, T>(from[0]);
@@ -55,12 +56,12 @@ template <class Op, class T> void lines(const T* in, T* out, std::int64_t outer,
   const std::int64_t pieces = ceil_div(n, kPiece), piece = pieces == 1 ? n : kPiece;
   if (pieces == 1) {
     const LineGrid grid(outer, n);
-    return launch(Op::name, reduce_lines<Op, T>, exact_grid(Op::name, grid.blocks), grid.block, out, in, n, pieces,
-                  piece);
+    return launch(Op::name, reduce_lines<Op, T>, exact_grid(Op::name, grid.blocks), grid.block, out, in, n, outer,
+                  pieces, piece);
   }
   const Scratch partial(Op::name, outer * pieces * static_cast<std::int64_t>(sizeof(T)));
   launch(Op::name, reduce_lines<Op, T>, exact_grid(Op::name, outer * pieces), dim3(kBlock), partial.as<T>(), in, n,
-         pieces, piece);
+         outer * pieces, pieces, piece);
   lines<Op, T>(partial.as<T>(), out, outer, pieces);
 }
 

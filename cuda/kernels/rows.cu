@@ -27,8 +27,10 @@ template <class T, class Shared> __device__ __forceinline__ Row<T, Shared> row_o
   return {own_line(), n, scratch};
 }
 
-template <class T, bool log> __global__ void softmax_kernel(Pointer<T> out, Pointer<const T> in, std::int64_t n) {
+template <class T, bool log>
+__global__ void softmax_kernel(std::int64_t rows, Pointer<T> out, Pointer<const T> in, std::int64_t n) {
   STET_SHARED(T, scratch, kWarp);
+  if (own_line() >= rows) return;
   const auto row = row_of<T>(n, scratch);
   const Pointer<const T> x = in + row.number * n;
   const Pointer<T> y = out + row.number * n;
@@ -38,8 +40,10 @@ template <class T, bool log> __global__ void softmax_kernel(Pointer<T> out, Poin
   row.each([=](std::int64_t i) { y[i] = log ? (x[i] - top) - log_sum : math::exp(x[i] - top) * scale; });
 }
 
-template <class T> __global__ void logsumexp_kernel(Pointer<T> out, Pointer<const T> in, std::int64_t n) {
+template <class T>
+__global__ void logsumexp_kernel(std::int64_t rows, Pointer<T> out, Pointer<const T> in, std::int64_t n) {
   STET_SHARED(T, scratch, kWarp);
+  if (own_line() >= rows) return;
   const auto row = row_of<T>(n, scratch);
   const Pointer<const T> x = in + row.number * n;
   const T infinite = T(__builtin_inf());
@@ -60,8 +64,9 @@ template <class T> struct LayerNormJob {
   Pointer<T> y, mean, rstd;
 };
 
-template <class T> __global__ void layer_norm_kernel(LayerNormJob<T> job) {
+template <class T> __global__ void layer_norm_kernel(std::int64_t rows, LayerNormJob<T> job) {
   STET_SHARED(T, scratch, kWarp);
+  if (own_line() >= rows) return;
   const auto row = row_of<T>(job.n, scratch);
   const Pointer<const T> x = job.x + row.number * job.n;
   const Pointer<T> y = job.y + row.number * job.n;
@@ -88,8 +93,9 @@ template <class T> struct RmsNormJob {
   Pointer<T> y, rstd;
 };
 
-template <class T> __global__ void rms_norm_kernel(RmsNormJob<T> job) {
+template <class T> __global__ void rms_norm_kernel(std::int64_t rows, RmsNormJob<T> job) {
   STET_SHARED(T, scratch, kWarp);
+  if (own_line() >= rows) return;
   const auto row = row_of<T>(job.n, scratch);
   const Pointer<const T> x = job.x + row.number * job.n;
   const Pointer<T> y = job.y + row.number * job.n;
@@ -112,8 +118,9 @@ template <class T> struct NormGradJob {
 };
 
 /// dx = rstd (gw - mean(gw) - xhat mean(gw xhat)), gw = g * weight; without mean(gw) for RMS norm.
-template <class T> __global__ void norm_grad_kernel(NormGradJob<T> job) {
+template <class T> __global__ void norm_grad_kernel(std::int64_t rows, NormGradJob<T> job) {
   STET_SHARED(T, scratch, kWarp);
+  if (own_line() >= rows) return;
   const auto row = row_of<T>(job.n, scratch);
   const Pointer<const T> g = job.g + row.number * job.n;
   const Pointer<T> dx = job.dx + row.number * job.n;
@@ -173,8 +180,9 @@ template <class T> struct CrossEntropyJob {
 };
 
 /// loss = (1 - s) w_t (lse - x_t) + s / n sum_c w_c (lse - x_c); 0 for an ignored row.
-template <class T> __global__ void cross_entropy_kernel(CrossEntropyJob<T> job) {
+template <class T> __global__ void cross_entropy_kernel(std::int64_t rows, CrossEntropyJob<T> job) {
   STET_SHARED(T, scratch, kWarp);
+  if (own_line() >= rows) return;
   const auto row = row_of<T>(job.n, scratch);
   const Pointer<const T> x = job.x + row.number * job.n;
   const T top = row.max(x);
@@ -184,6 +192,7 @@ template <class T> __global__ void cross_entropy_kernel(CrossEntropyJob<T> job) 
     spread = row.sum([&](std::int64_t i) { return job.weight_of(i) * (log_sum - (x[i] - top)); });
   if (threadIdx.x != 0) return;
   job.log_sum_out[row.number] = log_sum;
+  job.log_sum_out[rows + row.number] = top;
   const std::int64_t wanted = job.target[row.number];
   T value = T(0);
   if (wanted != job.ignore) {
@@ -194,8 +203,9 @@ template <class T> __global__ void cross_entropy_kernel(CrossEntropyJob<T> job) 
   job.out[row.number] = value;
 }
 
-template <class T> __global__ void cross_entropy_grad_kernel(CrossEntropyJob<T> job) {
+template <class T> __global__ void cross_entropy_grad_kernel(std::int64_t rows, CrossEntropyJob<T> job) {
   STET_SHARED(T, scratch, kWarp);
+  if (own_line() >= rows) return;
   const auto row = row_of<T>(job.n, scratch);
   const Pointer<const T> x = job.x + row.number * job.n;
   const Pointer<T> dx = job.out + row.number * job.n;
@@ -205,7 +215,7 @@ template <class T> __global__ void cross_entropy_grad_kernel(CrossEntropyJob<T> 
   const T spread = job.smoothing / static_cast<T>(job.n);
   T weights = static_cast<T>(job.n);
   if (job.weight) weights = row.sum([&](std::int64_t i) { return job.weight[i]; });
-  const T top = row.max(x), log_sum = job.log_sums[row.number], seed = job.g[row.number];
+  const T top = job.log_sums[rows + row.number], log_sum = job.log_sums[row.number], seed = job.g[row.number];
   const T hit = (T(1) - job.smoothing) * job.weight_of(t), total = hit + spread * weights;
   // The difference first, then the seed: p - hit is where the digits are.
   row.each([&](std::int64_t i) {
@@ -220,7 +230,7 @@ template <class T> T* out(const Rows& job, int k) { return static_cast<T*>(job.o
 template <class... Parameters, class... Arguments>
 void on_rows(std::string_view op, const Rows& job, void (*kernel)(Parameters...), const Arguments&... arguments) {
   const LineGrid grid(job.rows, job.n);
-  launch(op, kernel, exact_grid(op, grid.blocks), grid.block, arguments...);
+  launch(op, kernel, exact_grid(op, grid.blocks), grid.block, job.rows, arguments...);
 }
 
 template <bool log> void softmax(const Rows& job) {

@@ -198,6 +198,7 @@ template <class T> void cross_entropy_rows(const Rows& job) {
     const T top = max_of(x, job.n);
     const T log_sum = math::log(reduce_tree<Sum, T>(0, job.n, [=](std::int64_t i) { return math::exp(x[i] - top); }));
     log_sum_out[row] = log_sum;
+    log_sum_out[job.rows + row] = top;
     const std::int64_t t = target[row];
     if (t == ignore) {
       loss[row] = T(0);
@@ -230,7 +231,7 @@ template <class T> void cross_entropy_grad_rows(const Rows& job) {
       return;
     }
     const T hit = (T(1) - smoothing) * (weight ? weight[t] : T(1)), seed = g[row];
-    const T top = max_of(x, job.n), log_sum = log_sums[row], total = hit + spread * weight_sum;
+    const T top = log_sums[job.rows + row], log_sum = log_sums[row], total = hit + spread * weight_sum;
     // The difference first, then the seed: p - hit is where the digits are.
     const auto fill = [=, n = job.n](const auto& weight_of) {
       const auto rest = [=](std::int64_t i) {
