@@ -1,5 +1,5 @@
-// One way to launch a kernel, for nvcc and for the simulated device: everything but the launch itself is the same
-// text. Kernels take Pointer<T>, which is T* for nvcc and checks every access on the simulated device.
+// One way to launch a kernel, for nvcc and for the simulated device: all but the launch and the access to packs is the
+// same text. Kernels take Pointer<T>, which is T* for nvcc and checks every access on the simulated device.
 #pragma once
 
 #include <algorithm>

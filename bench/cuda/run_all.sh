@@ -38,7 +38,7 @@ build() {
   cmake --preset "$preset" -DSTET_BUILD_EXAMPLES=OFF "${options[@]}" &&
     cmake --build --preset "$preset" -j"$(nproc)" --target stet_tests bench_cuda_kernels
 }
-# The tests end with 77 where there is no device: that is no success here.
+# Tests end with 77 where there is no device: that is no success here.
 on_device() { STET_TEST_DEVICE=cuda "$tests" --filenames-as-tags "$@" || return $(($? == 77 ? 1 : $?)); }
 # sanitized TOOL SECONDS. The tools slow a program down a hundredfold, and some machines do not permit them.
 sanitized() {
@@ -72,7 +72,7 @@ if grep -q '^build 0 ' "$out/checks.txt"; then # an older program says nothing a
   if "$python" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
     check torch bash -c "'$python' bench/cuda/peer.py >'$out/torch.jsonl'"
   fi
-  check suite on_device "~[threads]" "~[deep]" "~[.]"
+  check suite on_device "~[threads]~[deep]~[.]~[parity]~[#step_test]"
   tools=(memcheck racecheck initcheck synccheck)
   [ "$preset" != release ] || tools=()
   for i in "${!tools[@]}"; do check "${tools[i]}" sanitized "${tools[i]}" $((($(left) - 5) / (${#tools[@]} - i))); done

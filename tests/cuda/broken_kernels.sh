@@ -34,4 +34,6 @@ mutation $K/block.h 'blockIdx.x) * blockDim.y + threadIdx.y' 'blockIdx.x) * bloc
 mutation $K/update.cu 'begin + kSquaresSpan < e.count ? begin + kSquaresSpan' 'begin + kSpan < e.count ? begin + kSpan' parity_test  # a part of a sum
 mutation $K/rows.cu 'const std::int64_t begin = piece * kRowsPerPiece;' 'const std::int64_t begin = piece * kRowThreads;' parity_test  # rows counted twice
 mutation cuda/gemm.cu 'done == CUBLASLT_EPILOGUE_BIAS ? nullptr : job.bias' 'job.bias' parity_test                                                                 # an epilogue done twice
+mutation $K/rows.cu 'if (own_line() >= rows)' 'if (own_line() > rows)' parity_test                                                # warps beyond the last row
+mutation cuda/graph.cu 'static_cast<void>(complaint());' '' step_test                                                   # complaints of replays that nobody looks for
 finish_mutations
