@@ -4,7 +4,7 @@ find_package(Catch2 REQUIRED)
 file(GLOB_RECURSE test_files CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}/tests tests/*_test.cpp)
 list(FILTER test_files EXCLUDE REGEX "^consumer/")
 if(STET_CUDA STREQUAL "SIMULATED")
-  file(GLOB simulated_tests CONFIGURE_DEPENDS tests/cuda/simulated_*.cpp tests/cuda/parity_test.cpp)
+  file(GLOB simulated_tests CONFIGURE_DEPENDS tests/cuda/simulated_*.cpp tests/cuda/products_parity_test.cpp)
   set_source_files_properties(${simulated_tests} PROPERTIES COMPILE_DEFINITIONS STET_CUDA_SIMULATED
     INCLUDE_DIRECTORIES ${PROJECT_SOURCE_DIR}/cuda/simulated/include)
 else()

@@ -20,7 +20,7 @@ mutation $K/sort.cu 'std::int64_t* positions = scratch.as<std::int64_t>();' 'std
 mutation $K/reduce.cu 'sum = Op::eval(sum, from[row * inner])' 'sum = Op::eval(sum, from[row * (inner + 1)])' parity_test     # wrong stride
 mutation $K/layout.h 'if (wide) offsets_as' 'if (false && wide) offsets_as' simulated_index_test  # 32-bit overflow
 mutation $K/copy.cu 'if (row0 + x < rows && col0 + y < cols) tile' 'if (row0 + x < rows && col0 + y < cols && x > 0) tile' parity_test  # uninitialised shared memory
-mutation cuda/gemm.cu 'layout(job, type, job.k, job.m, job.lda, job.stride_a)' 'layout(job, type, job.k, job.m, job.lda + 1, job.stride_a)' parity_test  # wrong leading dimension
+mutation cuda/gemm.cu 'layout(job, type, job.k, job.m, job.lda, job.stride_a)' 'layout(job, type, job.k, job.m, job.lda + 1, job.stride_a)' products_parity_test  # wrong leading dimension
 mutation $K/reduce.cu 'const T start = start_of<Op, T>(from[0]);' 'const T start = T(0);' parity_test                        # wrong identity
 mutation $K/elementwise.cu 'j < count && j < i + width' 'j < i + width' parity_test                                         # missing tail check
 mutation $K/reduce.cu $'places[me] = best.at;\n    __syncthreads();' $'places[me] = best.at;\n    if (me == 1) return;\n    __syncthreads();' parity_test  # divergent barrier
@@ -33,7 +33,7 @@ mutation cuda/allocator.cu 'mark(data, 0);' 'mark(data, bytes);' simulated_error
 mutation $K/block.h 'blockIdx.x) * blockDim.y + threadIdx.y' 'blockIdx.x) * blockDim.y' parity_test                       # rows of a block that nobody does
 mutation $K/update.cu 'begin + kSquaresSpan < e.count ? begin + kSquaresSpan' 'begin + kSpan < e.count ? begin + kSpan' parity_test  # a part of a sum
 mutation $K/rows.cu 'const std::int64_t begin = piece * kRowsPerPiece;' 'const std::int64_t begin = piece * kRowThreads;' parity_test  # rows counted twice
-mutation cuda/gemm.cu 'done == CUBLASLT_EPILOGUE_BIAS ? nullptr : job.bias' 'job.bias' parity_test                                                                 # an epilogue done twice
+mutation cuda/gemm.cu 'done == CUBLASLT_EPILOGUE_BIAS ? nullptr : job.bias' 'job.bias' products_parity_test                                                                 # an epilogue done twice
 mutation $K/rows.cu 'if (own_line() >= rows)' 'if (own_line() > rows)' parity_test                                                # warps beyond the last row
 mutation cuda/graph.cu 'static_cast<void>(complaint());' '' step_test                                                   # complaints of replays that nobody looks for
 finish_mutations
