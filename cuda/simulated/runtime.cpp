@@ -152,7 +152,7 @@ using namespace stet::simulated;
 // --- devices and errors -------------------------------------------------------------------------------------------
 // Two, so that programs can mix them up; they share memory and errors.
 cudaError_t cudaGetDeviceCount(int* count) { return *count = 2, cudaSuccess; }
-thread_local int current_device = 0;
+static thread_local int current_device = 0;
 cudaError_t cudaGetDevice(int* index) { return *index = current_device, cudaSuccess; }
 cudaError_t cudaSetDevice(int index) {
   if (index < 0 || index > 1) return cudaErrorInvalidDevice;
