@@ -65,6 +65,21 @@ TEST_CASE("A seed repeats its text, another gives another") {
   CHECK(with(1) != with(2));
 }
 
+TEST_CASE("Each token is a draw of its own, from what the model gives in evaluation mode") {
+  nn::Gpt2 model(wild(test::small_gpt2(0.5)));
+  const nn::GenerateOptions options{.max_new_tokens = 20, .temperature = 2, .seed = 5};
+  const Ids made = nn::generate(model, kPrompt, options);
+  const NoGrad no_grad;
+  const nn::EvalScope eval(model);
+  Ids tokens = kPrompt;
+  for (std::uint64_t number = 0; number < 20; ++number) {
+    const Tensor input = to(tensor(tokens, {1, std::ssize(tokens)}), default_device());
+    const Tensor logits = select(select(model(input), 0, 0), 0, -1);
+    tokens.push_back(nn::sample_token(logits.to_vector<double>(), options, number));
+  }
+  CHECK(made == Ids(tokens.begin() + std::ssize(kPrompt), tokens.end()));
+}
+
 TEST_CASE("Generation ends before a stop token, and where the caller says so") {
   nn::Gpt2 model(gpt2());
   const Ids all = nn::generate(model, kPrompt, {.max_new_tokens = 35});

@@ -91,6 +91,19 @@ TEST_CASE("A parameter can be initialised again") {
   CHECK(same(before, pair.one.weight));
 }
 
+TEST_CASE("Within a Skip nothing is drawn, after an inner one either") {
+  Pair pair;
+  pair.one.weight.set(ones({8, 8}));
+  {
+    const nn::init::Skip outer;
+    { const nn::init::Skip inner; }
+    nn::init::apply(pair.one.weight, nn::init::zeros());
+    CHECK(same(pair.one.weight, ones({8, 8})));
+  }
+  nn::init::apply(pair.one.weight, nn::init::zeros());
+  CHECK(same(pair.one.weight, zeros({8, 8})));
+}
+
 TEST_CASE("Initialisers have their bounds and deviations") {
   using namespace nn::init;
   const Shape shape{200, 300};  // fan-in 300, fan-out 200

@@ -249,6 +249,14 @@ TEST_CASE("A parameter owns its memory") {
   CHECK(c.value().is_contiguous());
 }
 
+TEST_CASE("A buffer has a memory of its own") {
+  nn::Module root;
+  const Tensor initial = ones({2});
+  const nn::Buffer buffer(&root, "buffer", initial);
+  initial.fill_(5);
+  CHECK(same(buffer.value(), ones({2})));
+}
+
 TEST_CASE("Numbers with commas") {
   CHECK(nn::with_commas(0) == "0");
   CHECK(nn::with_commas(999) == "999");

@@ -96,6 +96,24 @@ TEST_CASE("Released folders give transformers' results") {
   std::cout << "pretrained: " << std::size(kFolders) << " folders, worst relative error " << worst << '\n';
 }
 
+TEST_CASE("Names without their prefix, and heads of other tasks, are known") {
+  const test::Scratch scratch;
+  const auto changed = [&](const char* folder, const auto& change) {
+    nn::State state;
+    for (const auto& [name, value] : nn::load_safetensors(kGoldens / folder / "model.safetensors"))
+      state[name.starts_with("model.") ? name.substr(6) : name] = value;
+    change(state);
+    fs::copy(kGoldens / folder / "config.json", scratch.path(), fs::copy_options::overwrite_existing);
+    nn::save_safetensors(scratch.path() / "model.safetensors", state);
+    return nn::load_pretrained(scratch.path());
+  };
+  const nn::Pretrained bare = changed("llama", [](const nn::State& s) { REQUIRE(s.contains("lm_head.weight")); });
+  CHECK(error_of(bare, expected("llama/expected.safetensors")) <= 1e-5);
+  const nn::Pretrained bert = changed("bert", [](nn::State& s) { s["qa_outputs.bias"] = zeros({2}); });
+  CHECK(bert.left_out == std::vector<std::string>{"qa_outputs.bias"});
+  CHECK(error_of(bert, expected("bert/expected.safetensors")) <= 1e-5);
+}
+
 TEST_CASE("A window slides over cached keys as over a whole text") {
   for (const std::string name : {"mistral_window", "qwen2_window"}) {
     INFO(name);

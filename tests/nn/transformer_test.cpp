@@ -1,6 +1,7 @@
 // Blocks and models: what they may not see, cached decoding, padding, recomputation, sequence losses, names.
 #include <cmath>
 #include <limits>
+#include <numbers>
 #include <sstream>
 
 #include <stet/autograd/engine.h>
@@ -116,6 +117,73 @@ TEST_CASE("an attention layer with one weight for q, k and v equals one with thr
         }) == "[MultiHeadAttention] '' got (2, 5, 11): expected (batch, T, 12)");
 }
 
+TEST_CASE("rotary pairs that are neighbours are those half a head apart, of weights whose rows change places",
+          "[transformer]") {
+  nn::MultiHeadAttention halves(8, 2), neighbours(8, 2, {.interleaved = true});
+  const NoGrad no_grad;
+  neighbours.load(halves.state());
+  const Tensor places = to(tensor(std::vector<std::int64_t>{0, 2, 1, 3, 4, 6, 5, 7}), default_device());
+  for (const char* name : {"q_proj.weight", "q_proj.bias", "k_proj.weight", "k_proj.bias"})
+    neighbours.parameter(name).set(index_select(halves.parameter(name), 0, places));
+  const Tensor x = spread({2, 5, 8}, -1, 1, 1, f32);
+  const RotaryTable table = rotary_table(0, 5, rotary_frequencies(4, 100), x.options());
+  CHECK(distance(halves(x, {.rotary = table}), neighbours(x, {.rotary = table})) < 1e-6);
+  CHECK(distance(halves(x, {.rotary = table}), halves(x)) > 1e-4);
+}
+
+TEST_CASE("a cache that grows keeps what it has", "[transformer]") {
+  const NoGrad no_grad;
+  const Tensor k = spread({2, 3, 150, 4}, -1, 1, 1, f32), v = spread({2, 3, 150, 4}, -1, 1, 2, f32);
+  nn::KvCache cache;
+  std::int64_t at = 0;
+  for (const std::int64_t size : {60, 10, 1, 79}) {  // room for 64 at first
+    const auto [all_k, all_v] = cache.append(0, slice(k, 2, at, at + size), slice(v, 2, at, at + size));
+    at += size;
+    CHECK(distance(all_k, slice(k, 2, 0, at)) == 0);
+    CHECK(distance(all_v, slice(v, 2, 0, at)) == 0);
+    CHECK(cache.length() == at);
+  }
+}
+
+TEST_CASE("kept positions are made anew for another dtype and for more of them", "[transformer]") {
+  nn::Positions positions;
+  const std::vector<double> frequencies{1};
+  const Device device = default_device();
+  for (const DType dtype : {f32, f64})
+    CHECK(positions.rotary(0, 3, frequencies, 2, {dtype, device}).cos.dtype() == dtype);
+  const RotaryTable table = positions.rotary(70, 3, frequencies, 2, {f64, device});
+  CHECK(distance(table.cos, 2.0 * cos(to(tensor({{70.0}, {71.0}, {72.0}}), device))) < 1e-12);
+  CHECK(distance(table.sin, 2.0 * sin(to(tensor({{70.0}, {71.0}, {72.0}}), device))) < 1e-12);
+}
+
+TEST_CASE("YaRN's ramp over the pairs stays within the head", "[transformer]") {
+  // Heads of 8 and base 10: pair i has the frequency 10^(-i/4), and the pair that turns t times over 100 positions is
+  // 4 log10(100 / (2 pi t)).
+  const auto kept = [](double fast_pair, double slow_pair, bool truncate = false) {
+    const auto turns = [](double pair) { return 100 / (2 * std::numbers::pi) / std::pow(10, pair / 4); };
+    const auto found = nn::scaled_frequencies(8, 10,
+                                              {.kind = nn::RopeScaling::Kind::yarn,
+                                               .factor = 2,
+                                               .beta_fast = turns(fast_pair),
+                                               .beta_slow = turns(slow_pair),
+                                               .truncate = truncate,
+                                               .original_max_position_embeddings = 100});
+    std::vector<double> out;  // share of the frequency that is not divided by the factor
+    for (std::size_t i = 0; i < found.size(); ++i)
+      out.push_back(2 * found[i] / std::pow(10, -static_cast<double>(i) / 4) - 1);
+    return out;
+  };
+  const auto near = [](const std::vector<double>& got, const std::vector<double>& wanted) {
+    REQUIRE(got.size() == wanted.size());
+    for (std::size_t i = 0; i < got.size(); ++i) CHECK(got[i] == Approx(wanted[i]).margin(1e-9));
+  };
+  near(kept(0, 2), {1, 0.5, 0, 0});
+  near(kept(-4, 4), {1, 0.75, 0.5, 0.25});           // from pair 0 at the earliest
+  near(kept(0, 8), {1, 6 / 7.0, 5 / 7.0, 4 / 7.0});  // to number 7, the head's last, at the latest
+  near(kept(0.3, 1.7, true), {1, 0.5, 0, 0});
+  near(kept(-0.7, -0.3, true), {1, 0, 0, 0});  // a step, where both ends are pair 0
+}
+
 TEST_CASE("recomputation gives the same gradients to the bit, with dropout", "[transformer]") {
   const Tensor ids = tokens(2, 9);
   std::vector<Tensor> first;
@@ -148,6 +216,16 @@ TEST_CASE("recomputation: inputs without gradients, frozen blocks, second deriva
   const std::string message =
       test::message_of([&] { grad(sum(nn::checkpoint(layer, run, leaf)), {leaf}, {.create_graph = true}); });
   CHECK(message.find("[checkpoint]") == 0);
+}
+
+TEST_CASE("recomputation leaves the default generator where it was", "[transformer]") {
+  nn::Linear layer(4, 4);
+  const auto run = [&](const Tensor& x) { return layer(x) * bernoulli({3, 4}, 0.5); };
+  const Tensor loss = sum(nn::checkpoint(layer, run, spread({3, 4}, -1, 1, 1, f32)));
+  bernoulli({3, 4}, 0.5);
+  const GeneratorState before = default_generator().state();
+  loss.backward();
+  CHECK(default_generator().state().draw == before.draw);
 }
 
 TEST_CASE("squared per-sample gradients of a language model equal a loop", "[transformer]") {
