@@ -13,8 +13,8 @@ endif()
 # These say nothing more on another device: the CPU's thread pool, its instruction sets, files that no tensor of a
 # device is read from, the house itself, and the tests that name both devices.
 set(cpu_alone threads_test math_test fashion_mnist_test idx_test images_test loader_test includes_test links_test
-  tokenizer_test tokenizer_golden_test tokenizer_corrupt_test train_bpe_test text_test labelled_text_test tradeoff_test
-  pretrained_corrupt_test)
+  tokenizer_test tokenizer_golden_test tokenizer_corrupt_test tokenizer_json_test split_test llama2c_test train_bpe_test
+  text_test labelled_text_test tradeoff_test pretrained_corrupt_test pretrained_config_test json_file_test)
 set(test_sources ${test_files})
 list(TRANSFORM test_sources PREPEND tests/)
 file(GLOB support_sources CONFIGURE_DEPENDS tests/support/*.cpp)

@@ -16,7 +16,7 @@ TEST_CASE("CSV fields are cut where RFC 4180 cuts them") {
   const auto rows = data::read_csv(scratch.write("a.csv",
                                                  "\xef\xbb\xbftext,label\r\n"
                                                  "\"a, b\nc \"\"d\"\"\",x\n"
-                                                 ",\"\"\n"
+                                                 ",\"\"\r\n"
                                                  "last,\"y\""));
   REQUIRE(rows.size() == 4);
   CHECK(rows[0].fields == Strings{"text", "label"});
@@ -94,6 +94,7 @@ TEST_CASE("A part of the examples takes evenly from every label") {
   CHECK(data::first_of_each_label(all, 5).texts == Strings{"0", "1", "5", "6", "8"});
   CHECK(data::first_of_each_label(all, 7).labels == Strings{"a", "a", "a", "b", "b", "b", "c"});
   CHECK(data::first_of_each_label(all, 100).texts == all.texts);
+  CHECK(data::first_of_each_label(all, -1).texts.empty());
   all.labels.pop_back();
   CHECK_THROWS_WITH(data::first_of_each_label(all, 3), Contains("9 texts and 8 labels"));
 }

@@ -80,6 +80,11 @@ TEST_CASE("SentencePiece gives characters back that are spelled in bytes, one pi
     }
     const auto byte = [&](const char* piece) { return tokenizer->id_of(piece).value(); };
     CHECK(tokenizer->decode(Ids{byte("<0xF0>"), byte("<0x0A>")}) == "\xf0\n");
+    const Ids word = tokenizer->encode("ab", {.add_special_tokens = false});
+    Ids behind{byte("<0x0A>")};
+    behind.insert(behind.end(), word.begin(), word.end());
+    CHECK(tokenizer->decode(word) == "ab");
+    CHECK(tokenizer->decode(behind) == "\n ab");  // the space is taken from the beginning of a text alone
   }
 }
 
