@@ -100,6 +100,7 @@ TEST_CASE("The cosine of gradients takes all pieces together") {
   CHECK(gradient_cosine(a, a) == Approx(1));
   CHECK(gradient_cosine(a, b) == Approx(-4 / (5 * std::sqrt(2.0))));
   CHECK(gradient_cosine(a, {Tensor(), tensor({{2.f}})}) == Approx(0.8));  // no gradient is a gradient of 0
+  CHECK(gradient_cosine({a[0], Tensor()}, {a[0], tensor({{4.f}})}) == Approx(0.6));
   CHECK(std::isnan(gradient_cosine(a, {Tensor(), Tensor()})));
   CHECK(test::message_of([&] { gradient_cosine(a, {a[0]}); }).find("2 and 1 pieces") != std::string::npos);
   CHECK(test::message_of([&] { gradient_cosine(a, {a[1], a[1]}); }).find("piece 0") != std::string::npos);
@@ -128,6 +129,9 @@ TEST_CASE("Entropy and distance are those of each head, over batch and queries")
   CHECK(entropy[1] == Approx(std::log(2.0) / 2));
   CHECK(distance[0] == 0);
   CHECK(distance[1] == Approx((0 + 1 + 0.5 + 0.5) / 4));
+  const double rare = 1e-6;
+  CHECK(attention_entropy(reshape(tensor({1 - rare, rare}), {1, 1, 1, 2})).item() ==
+        Approx(-rare * std::log(rare) - (1 - rare) * std::log(1 - rare)));
   CHECK(test::message_of([] { attention_entropy(ones({2, 2})); }).find("(2, 2)") != std::string::npos);
   CHECK(test::message_of([] { attention_distance(ones({1, 1, 0, 2})); }).find("empty") != std::string::npos);
 }

@@ -90,6 +90,22 @@ TEST_CASE("every way to write into the prefix makes its features old", "[feature
   }
 }
 
+TEST_CASE("whatever stands behind a block's attention makes features old when it comes and goes", "[feature_cache]") {
+  nn::TransformerBlock block({.width = 4, .heads = 2, .hidden = 8});
+  block.freeze();
+  struct Twice final : nn::SublayerSlot {
+    Tensor operator()(const Tensor&, const Tensor& y) override { return y * 2.0; }
+  } twice;
+  const Tensor x = test::spread({1, 3, 4}, -1, 1, 1, f32);
+  FeatureCache cache(block, [&](const Tensor& in) { return block(in); });
+  const auto cached = [&] { return cache({5}, [&](const FeatureCache::Indices&) { return x; }); };
+  const Tensor plain = cached();
+  block.attention_slot = &twice;
+  CHECK_FALSE(same_bits(cached(), plain));
+  block.attention_slot = nullptr;
+  CHECK(same_bits(cached(), plain));
+}
+
 TEST_CASE("a pointer for writing makes features old", "[feature_cache]") {
   const test::OnCpu cpu("mutable_data() is the host's");
   Case c;

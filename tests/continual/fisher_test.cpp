@@ -94,6 +94,20 @@ TEST_CASE("The empirical Fisher is the loop over samples; the batch mean is anot
   CHECK(name_of(Fisher::exact) == "exact");
 }
 
+TEST_CASE("The batch-mean Fisher weighs the square of each batch's mean gradient by the batch") {
+  Bench<SoftmaxRegression> bench(small(), 6, 4);
+  const Examples& examples = bench.context.train();
+  REQUIRE(examples.size() == 80);
+  Tensor expected = zeros(bench.model.weight.shape(), f64);
+  for (std::int64_t at = 0; at < 80; at += 50) {
+    const Batch batch = examples.range(at, std::min<std::int64_t>(at + 50, 80));
+    const Tensor g = grad(mean(cross_entropy_rows(bench.context.logits(batch), batch.y)), {bench.model.weight})[0];
+    expected = expected + square(g) * (static_cast<double>(batch.size()) / 80);
+  }
+  const FisherOptions options{.kind = Fisher::batch_mean, .batch_size = 50};
+  CHECK(worst(fisher_diagonal(bench.context, examples, options).at("weight"), expected) <= 1e-10);
+}
+
 TEST_CASE("The sampled Fisher does not depend on the batch size and is unbiased for the exact one") {
   Bench<SoftmaxRegression> bench(small(), 6, 4);
   const Examples& examples = bench.context.train();

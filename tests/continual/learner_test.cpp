@@ -90,6 +90,8 @@ TEST_CASE("Plain training forgets classes, and joint training and replay do not"
   CHECK(std::isnan(joint.accuracy.r[0][0]));
   CHECK(std::isnan(joint.accuracy.forgetting()));
   CHECK(std::isnan(joint.losses[0]));
+  CHECK(joint.seconds[0] == 0);
+  CHECK(joint.seconds[2] > 0);
 }
 
 TEST_CASE("Class- and domain-incremental accuracy does not see the task; task-incremental does") {
@@ -134,6 +136,56 @@ TEST_CASE("On random labels every setting scores chance") {
   CHECK(std::abs(score(Setting::class_incremental) - 0.1) < 3 * sigma(0.1));
   CHECK(std::abs(score(Setting::task_incremental) - 0.5) < 3 * sigma(0.5));
   CHECK(std::abs(score(Setting::domain_incremental) - 0.5) < 3 * sigma(0.5));
+}
+
+TEST_CASE("Every example counts in an accuracy, and nothing drops out") {
+  struct Echo : nn::Module {
+    nn::Dropout dropout{this, "dropout", 0.5};
+    Tensor operator()(const Tensor& x) { return dropout(x); }
+  } echo;
+  // Only two of 2,500 examples, one of them the last of a thousand, are given the right output.
+  std::vector<float> x;
+  std::vector<std::int64_t> all;
+  for (std::int64_t i = 0; i < 2500; ++i) {
+    const bool right = i == 999 || i == 2499;
+    x.insert(x.end(), {right ? 1.0f : 0.0f, right ? 0.0f : 1.0f});
+    all.push_back(i);
+  }
+  const auto pool = std::make_shared<const Pool>(Pool{tensor(x, {2500, 2}), zeros({2500}, i64)});
+  const Scenario scenario{Setting::domain_incremental, 2, {}};
+  optim::Sgd optimizer(std::vector<nn::Parameter*>{}, {});
+  Learner learner(echo, optimizer);
+  CHECK(learner.evaluate(scenario, Examples(pool, all, 0)) == 2 / 2500.0);
+  CHECK(sum(learner.predict(pool->x)).item() == 2498);
+  CHECK(echo.is_training());
+}
+
+TEST_CASE("A run begins its strategies once, trains in training mode, and has an order of its own for each task") {
+  Generator generator(3);
+  const Pool train = test::clouds(3, 20, 8, 1), test = test::clouds(3, 4, 8, 2);
+  const Scenario scenario = permuted(train, test, Setting::domain_incremental, 2, generator);
+  struct Watch final : Strategy {
+    std::vector<std::string>* calls;
+    std::vector<std::vector<std::int64_t>>* labels;
+    Watch(std::vector<std::string>& c, std::vector<std::vector<std::int64_t>>& l) : calls(&c), labels(&l) {}
+    std::string name() const override { return "watch"; }
+    void begin(Context&) override { calls->push_back("begin"); }
+    void begin_task(Context&) override { calls->push_back("task"); }
+    Tensor loss(Context& context, const Batch& batch, const Tensor&) override {
+      CHECK(context.model.is_training());
+      labels->push_back(batch.y.to_vector<std::int64_t>());
+      return {};
+    }
+  };
+  std::vector<std::string> calls;
+  std::vector<std::vector<std::int64_t>> labels;
+  Pupil pupil(8, 4, 3);
+  pupil.model.eval();
+  Learner learner(pupil.model, pupil.optimizer, Watch(calls, labels));
+  learner.run(scenario);
+  CHECK(calls == std::vector<std::string>{"begin", "task", "task"});
+  REQUIRE(labels.size() == 2);  // a batch of all 60 for each task
+  CHECK(labels[0] != labels[1]);
 }
 
 TEST_CASE("Two strategies that claim the same are an error that names both") {

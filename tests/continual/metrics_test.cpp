@@ -31,6 +31,11 @@ TEST_CASE("Forgetting is negative where later tasks helped, and the last row is 
   CHECK(m.backward_transfer() == Approx(0.4));
 }
 
+TEST_CASE("What a task scored before it was learned is no candidate for the best") {
+  const AccuracyMatrix m{.before = {0, 0, 0}, .r = {{0.9, 0.99, 0}, {0.9, 0.8, 0}, {0.9, 0.7, 1}}};
+  CHECK(m.forgetting() == Approx((0 + 0.1) / 2));
+}
+
 TEST_CASE("What is not defined is NaN") {
   const AccuracyMatrix none, one{.before = {0.1}, .r = {{0.7}}};
   CHECK(std::isnan(none.accuracy()));

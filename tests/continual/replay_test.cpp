@@ -113,6 +113,13 @@ TEST_CASE("A saved reservoir goes on as it would have") {
   b.offer(numbered(40, 80));
   CHECK(stored(a) == stored(b));
   CHECK(same(a.draw(5).x, b.draw(5).x));
+  // What was loaded stays as it was.
+  const nn::State given = a.state();
+  const Tensor x = given.at("x").clone(), y = given.at("y").clone();
+  b.load(given);
+  b.offer(numbered(80, 800));
+  CHECK(same(given.at("x"), x));
+  CHECK(same(given.at("y"), y));
   Reservoir empty(10, Generator(1));
   empty.load(Reservoir(10, Generator(2)).state());
   CHECK(empty.size() == 0);

@@ -59,6 +59,15 @@ TEST_CASE("Summaries group runs by setting and label") {
   CHECK_THAT(text, Contains("85.0 ±    –"));  // one run has no deviation
 }
 
+TEST_CASE("Runs of one label in two settings are two summaries") {
+  Run other = run_of("x", 1, 0.7);
+  other.result.setting = Setting::class_incremental;
+  const auto all = summarise({run_of("x", 1, 0.5), other});
+  REQUIRE(all.size() == 2);
+  CHECK((all[0].setting == Setting::domain_incremental && all[1].setting == Setting::class_incremental));
+  CHECK(all[1].accuracy.mean == Approx(0.8));
+}
+
 TEST_CASE("Matrices as text stand beside each other, NaN as a dash") {
   const Result r = run_of("x", 1, 0.5).result;
   CHECK(table({{"left", r.accuracy, r.tasks}, {"right", r.accuracy, r.tasks}}) ==
@@ -78,6 +87,13 @@ TEST_CASE("The results file holds runs, summaries and definitions; NaN is null")
   CHECK(file["runs"][0]["accuracy_matrix"][0][1].is_null());
   CHECK(file["runs"][1]["acc"].get<double>() == Approx(0.8));
   CHECK(file["runs"][1]["test_reads"] == 6);
+  CHECK(file["runs"][1]["steps"] == 30);
+  CHECK(file["runs"][1]["seed"] == 2);
+  CHECK(file["runs"][1]["seconds"] == nlohmann::json{1.0, 2.0});
+  CHECK(file["runs"][1]["training_losses"] == nlohmann::json{0.1, 0.2});
+  CHECK(file["runs"][1]["accuracy_before"] == nlohmann::json{0.5, 0.5});
+  CHECK(file["runs"][1]["bwt"].get<double>() == Approx(0.7 - 1.0));
+  CHECK(file["runs"][1]["fwt"].is_null());  // not measured
   CHECK(file["summary"][0]["forgetting"]["mean"].get<double>() == Approx(0.4));
   CHECK_THAT(file["definitions"].get<std::string>(), Contains("BWT"));
   CHECK(file["about"]["command"].get<std::string>().starts_with("a"));
@@ -128,6 +144,27 @@ TEST_CASE("The heat map: every number, dashes, escaped text") {
     CHECK_THAT(svg, Contains(part));
   CHECK(svg.find("<script") == std::string::npos);
   CHECK(count(svg, "<text") == count(svg, "</text>"));
+  // Three maps in two columns: the third stands under the first. 100 is at the legend's top.
+  const auto places = [&](std::size_t maps) {
+    write_accuracy_matrices_svg(path, "t", std::vector<HeatMap>(maps, {"", r.accuracy, {"a", "b"}}), 2);
+    std::vector<std::pair<double, double>> out;  // of the axis title under each
+    const std::string text = read(path), title = "class=\"axis\">accuracy on task";
+    for (std::size_t at = text.find(title); at != std::string::npos; at = text.find(title, at + 1)) {
+      const std::size_t x = text.rfind("x=\"", at) + 3, y = text.rfind("y=\"", at) + 3;
+      out.emplace_back(std::stod(text.substr(x)), std::stod(text.substr(y)));
+    }
+    const auto height = [&](const std::string& percent) {
+      const std::size_t tick = text.find("class=\"tick\">" + percent + "<");
+      return std::stod(text.substr(text.rfind("y=\"", tick) + 3));
+    };
+    CHECK(height("100") < height("75"));
+    CHECK(height("25") < height("0"));
+    return out;
+  };
+  const auto three = places(3);
+  REQUIRE(three.size() == 3);
+  CHECK((three[0].first < three[1].first && three[0].second == three[1].second));
+  CHECK((three[2].first == three[0].first && three[2].second > three[0].second));
   CHECK_THROWS_WITH(write_accuracy_matrix_svg(path, {}, "empty"), Contains("is empty"));
   CHECK_THROWS_WITH(write_accuracy_matrix_svg(path, {.before = {}, .r = {{1, 2}}}, "odd"), Contains("one of 2 values"));
   CHECK_THROWS_WITH(write_accuracy_matrices_svg(path, "none", {}, 2), Contains("0 matrices"));

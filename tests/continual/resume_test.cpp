@@ -270,6 +270,12 @@ TEST_CASE("A state that does not fit is refused with a list, and nothing has cha
   pupil.learner.options.epochs = 3;
   refuses(good, {"differs: learner/epochs is 2, expected 3"});
   pupil.learner.options.epochs = 2;
+  pupil.learner.options.seed = 10;
+  refuses(good, {"differs: learner/seed is 9, expected 10"});
+  pupil.learner.options.seed = 9;
+  pupil.learner.options.keep_optimizer = false;
+  refuses(good, {"differs: learner/keep_optimizer is 1, expected 0"});
+  pupil.learner.options.keep_optimizer = true;
   Pupil other(listing(Ewc()));
   CHECK_THROWS_WITH(other.learner.load(good), Contains("missing: learner/strategy 0 ewc") &&
                                                   Contains("unexpected: learner/strategy 0 naive") &&
@@ -292,6 +298,9 @@ TEST_CASE("A state that does not fit is refused with a list, and nothing has cha
   const nn::State model = pupil.model.state();
   CHECK_THROWS_WITH(pupil.learner.run(shorter),
                     Contains("[run] this is not the scenario") && Contains("missing: task 2 train"));
+  CHECK_THROWS_WITH(pupil.learner.run(split_classes(test::clouds(6, 20, 13, 1), test::clouds(6, 10, 13, 2),
+                                                    Setting::class_incremental, 2)),
+                    Contains("differs: task 0 features 13, was 12"));
   CHECK_THROWS_WITH(pupil.learner.run(hold_out(scenario, 0.25)), Contains("differs: task 0 train 30, was 40"));
   CHECK_THROWS_WITH(pupil.learner.run(small({4, 5, 2, 3, 0, 1})), Contains("differs: task 0 fingerprint") &&
                                                                       Contains("differs: task 2 fingerprint") &&
@@ -299,6 +308,20 @@ TEST_CASE("A state that does not fit is refused with a list, and nothing has cha
   CHECK(same_bits(pupil.model.state(), model));
   pupil.learner.run(scenario);  // the one that it belongs to
   CHECK_THROWS_WITH(pupil.learner.load(good), Contains("has run already"));
+}
+
+TEST_CASE("Seconds before a break count for the task that it was in") {
+  const Scenario scenario = small();
+  nn::State state = run_whole(scenario, listing(Naive())).states[7];  // in the second task
+  CHECK(state.at("standing/seconds").item() > 0);
+  state["standing/seconds"] = tensor(std::vector<double>{1000}, {});
+  Pupil pupil(listing(Naive()));
+  pupil.learner.load(state);
+  const Result result = pupil.learner.run(scenario);
+  REQUIRE(result.seconds.size() == 3);
+  CHECK(result.seconds[0] == state.at("result/seconds").to_vector<double>()[0]);
+  CHECK(result.seconds[1] > 1000);
+  CHECK(result.seconds[2] < 500);
 }
 
 TEST_CASE("A state exists between two steps alone") {

@@ -98,6 +98,15 @@ TEST_CASE("Permuted: the first task is unchanged, the others are rearrangements"
   CHECK(permuted(train, test, Setting::class_incremental, 3, third).outputs == 9);
 }
 
+TEST_CASE("Classes that the test split alone has are outputs, too, where each task has all classes") {
+  Generator generator(7);
+  const Pool train = test::clouds(2, 5, 4, 1), test = test::clouds(3, 2, 4, 2);
+  const Scenario s = permuted(train, test, Setting::class_incremental, 2, generator);
+  CHECK(s.outputs == 6);
+  CHECK(s.tasks[1].outputs == Ints{3, 4, 5});
+  CHECK(distinct(labels_of(s.tasks[1].test.read())) == Ints{3, 4, 5});
+}
+
 TEST_CASE("Rotated: 0 degrees is the identity, 90 turn a known image counter-clockwise") {
   const Scenario s = rotated(nine(), nine(), Setting::domain_incremental, 3, {0, 90, 180, -90, 22.5});
   const auto image = [&](std::size_t task) { return s.tasks[task].train.range(0, 1).x.to_vector<float>(); };
@@ -151,6 +160,9 @@ TEST_CASE("Fingerprints tell tasks apart by all that they are made of, and no te
     fresh({"a", other, TestSplit(examples), {0, 1}});
     fresh({"a", examples, TestSplit(other), {0, 1}});
   }
+  // The same numbers, cut into lists elsewhere.
+  fresh({"a", Examples(pool, {0}, 0, {0, 1, 2}, {}), TestSplit(examples), {0, 1}});
+  fresh({"a", Examples(pool, {0, 0}, 0, {1, 2}, {}), TestSplit(examples), {0, 1}});
   std::vector<std::uint64_t> second;
   for (const std::uint64_t seed : {1, 1, 2}) {
     Generator generator(seed);

@@ -67,6 +67,29 @@ TEST_CASE("The picture grows with its legend, and takes values that can be drawn
              Contains("'far' at s"));
 }
 
+TEST_CASE("Bars stay inside the axes, zero has no sign, and colours come again hollow and dashed") {
+  const test::Scratch scratch;
+  const auto path = scratch.path() / "plane.svg";
+  write_tradeoff_svg(path, "t", "x", "y", {{"m", {point(0.1, -0.2, 0.1), point(0.3, 0.1, 0.1)}}});
+  const std::string svg = read(path);
+  constexpr double kBottom = 498;  // of the plane
+  int bars = 0;
+  for (std::size_t at = svg.find("stroke-opacity"); at != std::string::npos; at = svg.find("stroke-opacity", at + 1)) {
+    for (const char* end : {"y1=\"", "y2=\""}) CHECK(std::stod(svg.substr(svg.rfind(end, at) + 4)) <= kBottom);
+    ++bars;
+  }
+  CHECK(bars == 4);
+  CHECK_THAT(svg, Contains(">0.0<") && Contains(">-0.1<") && !Contains(">-0.0<"));
+  std::vector<TradeoffCurve> curves;
+  for (int i = 0; i < 9; ++i) {
+    curves.push_back({"m", {point(0.1, 0.1)}});
+    write_tradeoff_svg(path, "t", "x", "y", curves);
+    const std::string now = read(path);
+    CHECK((now.find("stroke-dasharray=\"5 3\"") != std::string::npos) == (i == 8));
+    CHECK((now.find("fill=\"white\"") != std::string::npos) == (i == 8));
+  }
+}
+
 TEST_CASE("One seed has no spread to draw; a point that is no place is named") {
   const test::Scratch scratch;
   const auto path = scratch.path() / "plane.svg";
