@@ -73,6 +73,26 @@ TEST_CASE("grad of inner tensors and of several at once", "[engine]") {
   CHECK(g[2].item() == 1);
 }
 
+TEST_CASE("one tensor asked for twice, and a pass for all after one for some", "[engine]") {
+  const Tensor x = leaf({1, 2}), y = leaf({3, 4});
+  const auto twice = grad(sum(x * x), {x, x});
+  CHECK(values(twice[0]) == std::vector<double>{2, 4});
+  CHECK(values(twice[1]) == std::vector<double>{2, 4});
+  const Tensor loss = sum((x * x) * y);
+  CHECK(values(grad(loss, {y}, {.retain_graph = true})[0]) == std::vector<double>{1, 4});
+  loss.backward();
+  CHECK(values(x.grad()) == std::vector<double>{6, 16});
+}
+
+TEST_CASE("second derivatives through slices that lie over each other", "[engine]") {
+  const Tensor x = leaf({1, 2, 3});
+  const Tensor h = x * x;
+  const Tensor loss = sum(square(slice(h, 0, 0, 2))) + sum(square(slice(h, 0, 1, 3))) * 3.0;  // c x^4, c: 1, 4, 3
+  const Tensor first = grad(loss, {x}, {.create_graph = true})[0];
+  CHECK(values(first) == std::vector<double>{4, 4 * 4 * 8, 3 * 4 * 27});
+  CHECK(values(grad(sum(first), {x})[0]) == std::vector<double>{12, 4 * 12 * 4, 3 * 12 * 9});
+}
+
 TEST_CASE("slices of one tensor gather in one sum", "[engine]") {
   constexpr std::int64_t n = 16, width = 4096;
   const Tensor x = test::spread({n, width}, -1, 1, 1, f32).set_requires_grad();
@@ -418,4 +438,7 @@ TEST_CASE("graph_to_dot shows operations, shapes and edges", "[engine][dot]") {
   const std::string dot = graph_to_dot(sum(tanh(x) + x));
   CHECK_THAT(dot, Contains("digraph stet") && Contains("tanh\\nf32 (2,)") && Contains("add") && Contains("leaf"));
   CHECK(std::count(dot.begin(), dot.end(), '>') == 4);  // tanh<-x, add<-tanh, add<-x, sum<-add
+  CHECK_THAT(dot, Contains("shape=ellipse, style=filled") && Contains("\\nf32 (2,)\", shape=box]"));
+  CHECK_THAT(graph_to_dot(x), Contains("shape=ellipse") && !Contains("shape=box"));
+  CHECK(dot.find("[label=\"1\"]") != std::string::npos);  // add's second operand
 }

@@ -124,6 +124,32 @@ TEST_CASE("a shared parameter's gradients are added before squaring", "[squared]
   same_as_loop(tied, cast(tensor<std::int64_t>({{1, 1, 5}, {0, 1, 1}}), DType::f64), {table});
 }
 
+TEST_CASE("squared gradients of a table too large for all samples at once", "[squared]") {
+  const Tensor table = zeros({1 << 21, 1}).set_requires_grad();  // two samples' gradients fit
+  const Tensor ids = tensor<std::int64_t>({{1, 1}, {0, 1}, {5, 5}});
+  const Tensor found = squared_gradients(sum(embedding(table, ids), {1, 2}), {table})[0];
+  const Tensor first = flatten(slice(found, 0, 0, 6));
+  CHECK(first.to_vector<double>() == std::vector<double>{1, 2 * 2 + 1, 0, 0, 0, 2 * 2});
+  CHECK(sum(found).item() == 10);
+}
+
+TEST_CASE("squared gradients of a scale whose operand is used twice", "[squared]") {
+  const Tensor w = leaf({3, 4}, -1, 1, 1), scale = leaf({3}, 0.5, 1, 2);
+  const Losses f = [&](const Tensor& x) {
+    const Tensor h = linear(x, w);
+    return sum(square(tanh(h) + scale * h), {1});
+  };
+  same_as_loop(f, spread({5, 4}, -1, 1, 3), {w, scale});
+}
+
+TEST_CASE("the graph is gone after squared gradients, unless it is kept", "[squared]") {
+  const Tensor w = leaf({3, 4}, -1, 1, 1), x = spread({5, 4}, -1, 1, 2);
+  const Tensor losses = sum(square(linear(x, w)), {1});
+  const auto first = squared_gradients(losses, {w}, true);
+  CHECK(worst_difference(squared_gradients(losses, {w}), first) == 0);
+  CHECK_THROWS_WITH(squared_gradients(losses, {w}), Catch::Matchers::Contains("was freed"));
+}
+
 TEST_CASE("several seeds cost one weight product and equal several passes", "[squared]") {
   const Tensor w1 = leaf({5, 4}, -1, 1, 1), b1 = leaf({5}, -1, 1, 2), w2 = leaf({3, 5}, -1, 1, 3),
                b2 = leaf({3}, -1, 1, 4);
@@ -139,6 +165,16 @@ TEST_CASE("several seeds cost one weight product and equal several passes", "[sq
       else expected[i] = expected[i] + part[i];
   }
   CHECK(worst_difference(squared_gradients(forward(), seeds, parameters), expected) <= 1e-12);
+  // A parameter that is used twice.
+  const Tensor w = leaf({4, 4}, -1, 1, 6);
+  const auto twice = [&] { return linear(linear(x, w, {}, Activation::tanh), w); };
+  Tensor apart = zeros({4, 4}, f64);
+  seeds.clear();
+  for (int s = 0; s < 3; ++s) {
+    seeds.push_back(spread({6, 4}, -1, 1, 20 + s));
+    apart = apart + squared_gradients(sum(twice() * seeds.back(), {1}), {w})[0];
+  }
+  CHECK(worst_difference(squared_gradients(twice(), seeds, {w}), {apart}) <= 1e-12);
 }
 
 TEST_CASE("the batch size does not change a sum of squares", "[squared]") {
@@ -167,6 +203,21 @@ TEST_CASE("an axis as long as the batch is told from it", "[squared]") {
   for (std::int64_t i = 0; i < 4; ++i) each = each + of(slice(x, 0, i, i + 1), {0, 2, 1});
   CHECK(worst_difference({of(x, {0, 2, 1})}, {each}) <= 1e-12);
   CHECK_THROWS_WITH(of(x, {1, 0, 2}), Catch::Matchers::Contains("expected the batch of 4 on axis 0"));
+}
+
+TEST_CASE("an output that takes another sample's row is refused, whichever two they are", "[squared][misuse]") {
+  const Tensor w = leaf({2, 3}, -1, 1, 1), x = spread({5, 3}, -1, 1, 2);
+  for (std::int64_t to = 0; to < 5; ++to)
+    for (std::int64_t from = 0; from < 5; ++from) {
+      std::vector<std::int64_t> rows{0, 1, 2, 3, 4};
+      rows[static_cast<std::size_t>(to)] = from;
+      const auto square_of = [&] {
+        return squared_gradients(sum(square(index_select(linear(x, w), 0, tensor(rows))), {1}), {w});
+      };
+      INFO(to << " takes " << from);
+      if (to == from) CHECK(square_of().size() == 1);
+      else CHECK_THROWS_WITH(square_of(), Catch::Matchers::Contains("whose rows reach the outputs of other samples"));
+    }
 }
 
 TEST_CASE("what cannot be squared is refused by name", "[squared][misuse]") {

@@ -255,7 +255,12 @@ TEST_CASE("A mask can change during training, and be removed") {
   CHECK(optimizer.mask("free")->count() == 2);
   optimizer.set_mask("free", Mask::elements(cells({8}, {1, 7})));
   CHECK(same(step(), cells({8}, {1, 7})));
+  const nn::State masked = optimizer.state();
   optimizer.clear_mask("free");
+  const nn::State without = optimizer.state();
+  optimizer.load(masked);
+  CHECK(optimizer.mask("free")->count() == 2);
+  optimizer.load(without);
   CHECK(optimizer.mask("free") == nullptr);
   CHECK(same(step(), ones({8}, boolean)));
 }

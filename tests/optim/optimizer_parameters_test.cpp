@@ -28,6 +28,19 @@ void train(Model& model, Optimizer& optimizer, int steps) {
 
 }  // namespace
 
+TEST_CASE("Steps write neither into a state that was taken nor into one that was loaded") {
+  Model model;
+  Adam optimizer({&model.a, &model.b}, {.lr = 0.1});
+  train(model, optimizer, 2);
+  const nn::State taken = optimizer.state();
+  const Tensor m = taken.at("a/m").clone();
+  train(model, optimizer, 2);
+  CHECK(same(taken.at("a/m"), m));
+  optimizer.load(taken);
+  train(model, optimizer, 2);
+  CHECK(same(taken.at("a/m"), m));
+}
+
 TEST_CASE("A head can be added to a running optimizer") {
   Model model;
   Sgd optimizer({&model.a}, {.lr = 0.1, .momentum = 0.5});

@@ -40,6 +40,22 @@ TEST_CASE("The state that a rule of one's own starts with is checked and made it
   CHECK(one.item() == 0.5);
 }
 
+TEST_CASE("A rule in tensor operations sees gradients clipped, then the penalty's pull") {
+  struct Plain final : Optimizer {
+    explicit Plain(const Parameters& p) : Optimizer(1) { add_group(0, p); }
+    std::vector<std::string> state_names(std::size_t) const override { return {}; }
+    void update(const Slot& slot, std::size_t) const override { slot.assign(slot.parameter() - slot.gradient(), {}); }
+  };
+  Model model;
+  Plain optimizer({&model.a});
+  model.a.set(ones({4, 6}, f64));
+  model.a.value().set_grad(full({4, 6}, -3, f64));
+  optimizer.clip_value(0.5);
+  optimizer.set_penalty("pull", {2, {}, {{"a", full({4, 6}, 0.25, f64)}}});
+  optimizer.step();  // 1 - (-0.5 + 2 (1 - 0.25))
+  CHECK(same(model.a.value().detach(), full({4, 6}, 0, f64)));
+}
+
 TEST_CASE("A fused rule that keeps another number of state tensors is refused") {
   struct Forgetful final : Optimizer {
     explicit Forgetful(const Parameters& p) : Optimizer(1) { add_group(0, p); }

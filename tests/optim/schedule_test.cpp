@@ -28,6 +28,7 @@ TEST_CASE("Schedules") {
   CHECK(values(warmup_schedule(2, step_schedule(3, 0.5)), {1, 2, 4, 5}) == std::vector<double>{1, 1, 1, 0.5});
   const Schedule cosine = cosine_schedule(100, 0.2);
   CHECK(cosine(0) == 1);
+  CHECK(cosine(200) == Approx(0.2));
   CHECK(cosine(50) == Approx(0.6));
   CHECK(cosine(25) == Approx(0.2 + 0.4 * (1 + std::cos(std::numbers::pi / 4))));
   CHECK(cosine(100) == Approx(0.2));

@@ -68,6 +68,25 @@ TEST_CASE("views share memory and know their layout", "[tensor]") {
   CHECK(transpose(zeros({3, 1}), 0, 1).is_contiguous());
 }
 
+TEST_CASE("pieces, joined and flattened", "[tensor]") {
+  const Tensor x = reshape(arange(24), {2, 3, 4});
+  CHECK(flatten(x, 0, 1).shape() == Shape({6, 4}));
+  CHECK(flatten(x, 1).shape() == Shape({2, 12}));
+  CHECK(flatten(x, -2, -2).shape() == x.shape());
+  const auto pieces = split(arange(5), 2);
+  REQUIRE(pieces.size() == 3);
+  CHECK(values(pieces[1]) == std::vector<double>{2, 3});
+  CHECK(values(pieces[2]) == std::vector<double>{4});
+  const Tensor joined = cat({arange(2), tensor({0.5f})});
+  CHECK(joined.dtype() == f32);
+  CHECK(values(joined) == std::vector<double>{0, 1, 0.5});
+  CHECK((zeros({0, 3}) + ones({1, 3})).shape() == Shape({0, 3}));
+  CHECK(values(index_add(tensor({true, false}), 0, zeros({2}, i64), 2)) == std::vector<double>{1, 0});
+  const Tensor columns = zeros({2, 3});
+  slice(columns, 1, 0, 3, 2).fill_(1);  // not contiguous
+  CHECK(values(columns) == std::vector<double>{1, 0, 1, 1, 0, 1});
+}
+
 TEST_CASE("promotion: the higher dtype wins, numbers take the tensor's", "[tensor][dtype]") {
   const Tensor b = tensor({true, false}), i = arange(2), n = tensor<std::int32_t>({1, 2}), f = tensor({1.5f, 2.5f}),
                d = ones({2}, f64);
@@ -142,6 +161,19 @@ TEST_CASE("printing", "[tensor][print]") {
   const std::string many = to_string(arange(5000));
   CHECK_THAT(many, Contains("[   0,    1,    2, ..., 4997, 4998, 4999]"));
   CHECK_THAT(to_string(tensor({1e-8f, 1.f})), Contains("1.000e-08"));
+  CHECK(to_string(tensor({999999.f, 0.001f})) == "tensor([999999.,   0.001], f32 (2,))");
+  CHECK(to_string(tensor({1e6, 1.0})) == "tensor([1.000e+06, 1.000e+00], f64 (2,))");
+  CHECK(to_string(tensor({0.0005, 1.0})) == "tensor([5.000e-04, 1.000e+00], f64 (2,))");
+  CHECK(to_string(zeros({2, 2, 1}, i64)) ==
+        "tensor([[[0],\n         [0]],\n\n        [[0],\n         [0]]], i64 (2, 2, 1))");
+  CHECK(to_string(arange(1000)).find("...") == std::string::npos);
+  const std::string wide = to_string(zeros({200, 7}, i64)), narrow = to_string(zeros({200, 6}, i64));
+  CHECK_THAT(wide, Contains("[0, 0, 0, ..., 0, 0, 0],\n        ...,\n"));
+  CHECK_THAT(narrow, Contains("[0, 0, 0, 0, 0, 0],\n        ...,\n"));
+  // The column is as wide as what is shown.
+  const Tensor hidden = zeros({1100}, i64);
+  slice(hidden, 0, 500, 501).fill_(123456);
+  CHECK_THAT(to_string(hidden), Contains("[0, 0, 0, ..., 0, 0, 0]"));
   if (cuda::available())
     CHECK(to_string(to(tensor({1.f, 2.f}), Device::cuda())) == "tensor([1., 2.], f32 (2,) cuda:0)");
 }
