@@ -52,14 +52,19 @@ mutation autograd/ops_reduce.cpp 'where(equal(zeros, one), expand(scaled' 'where
 mutation autograd/ops_matrix.cpp 'pass.give(2, sum(as_rows(g), {0}))' 'pass.give(2, mean(as_rows(g), {0}))' gradcheck_test
 mutation autograd/engine.cpp 'check(output.impl().storage->version() == node->output_version' 'check(true || output.impl().storage->version() == node->output_version' engine_test
 mutation autograd/node.cpp 't.impl().unique() && t.impl().storage->unique() && ' '' engine_test
-mutation autograd/ops_shape.cpp ': expand(zeros({}, room' ': expand(ones({}, room' engine_test
-mutation autograd/ops_shape.cpp 'compute::index_add_into(sum, g, 0, ids);' '(void)sum;' engine_test
+mutation autograd/ops_shape.cpp 'expand(zeros({}, own.options())' 'expand(ones({}, own.options())' engine_test
+mutation autograd/ops_shape.cpp 'compute::index_add_into(sum, g, 0, flat);' '(void)sum;' engine_test
 mutation autograd/squared.cpp 'survey_.uses(leaf) > 1' 'survey_.uses(leaf) > 100' squared_test
+mutation autograd/squared.cpp 'for (const bool set : {false, true}) {' 'for (const bool set : {false}) {' squared_test
+mutation autograd/node.cpp 'input->is_leaf() || grad_enabled() || !owned(' 'input->is_leaf() || !owned(' engine_test
 # Transformers.
 mutation nn/checkpoint.cpp 'draws.put_back(*block);' ';' transformer_test
 mutation autograd/derivatives.h '- x * t * (slope * slope)' '+ x * t * (slope * slope)' gradcheck_test
 mutation nn/sequence.cpp 'slice(labels, 1, 1),' 'slice(labels, 1, 0, last),' transformer_test
 mutation nn/attention.cpp 'slice(at.k, 2, at.length, length).copy_(k);' 'slice(at.k, 2, 0, k.shape()[2]).copy_(k);' transformer_test
+mutation nn/attention.cpp 'if (used > 0) slice(fresh' 'if (used < 0) slice(fresh' transformer_test
+mutation nn/checkpoint.cpp '~Restore() { now.put_back(block); }' '~Restore() {}' transformer_test
+mutation nn/models/llama.cpp 'last = std::min(last, width - 1);' '' transformer_test
 # Released weights, text.
 mutation nn/pretrained.cpp 'if (!file->same(' 'if (false && !file->same(' pretrained_corrupt_test
 mutation nn/pretrained.cpp 'check(listed == held' 'check(true || listed == held' pretrained_corrupt_test
@@ -67,13 +72,18 @@ mutation nn/weight_file.h 'first + i * row' 'first + i' pretrained_memory_test
 mutation nn/weight_file.cpp 'kPieceBytes / size' 'target.numel()' pretrained_memory_test
 mutation nn/weight_file.cpp '- 0x1p-14f' '- 0x1p-15f' safetensors_test
 mutation nn/pretrained_save.cpp 'turn ? Gpt2::transposed(state) : state' 'turn ? state : state' pretrained_test
+mutation nn/pretrained_save.cpp '{"attn_pdrop", c.attn_pdrop}' '{"attn_pdrop", c.resid_pdrop}' pretrained_config_test
+mutation nn/generate.cpp 'options, made.size());' 'options, 0);' generate_test
 mutation nn/generate.cpp 'kept < options.top_p * total' 'kept < options.top_p' generate_test
 mutation nn/generate.cpp 'if (std::find(stops.begin(), stops.end(), token) != stops.end()) break;' '(void)stops;' generate_test
 mutation data/text.cpp 'i * room / (count - 1)' 'i * room / count' text_test
+mutation data/tokenizers/split.cpp 'llama3_end(text, at, 1)' 'llama3_end(text, at, 3)' split_test
+mutation data/tokenizers/added_tokens.cpp 'at += entry ? entry->text.size() : 1;' 'at += 1;' tokenizer_json_test
 mutation data/tokenizers/train_bpe.cpp 'top.count < options_.min_frequency' 'top.count <= options_.min_frequency' train_bpe_test
 # Adapters.
 mutation continual/adapters/lora.cpp 'linear(linear(in, lora_A) * scale_, lora_B)' 'linear(linear(in, lora_A), lora_B)' adapters_test
 mutation continual/adapters/ia3.cpp '!feedforward_ ? bias * flatten(ia3_l) : bias' 'true ? bias : bias' adapters_test
+mutation continual/adapters/bottleneck.cpp 'Bottleneck::parallel ? x : y' 'Bottleneck::parallel ? y : x' adapter_rules_test
 mutation continual/adapters/adapters.cpp 'p->set_trainable(false);' ';' adapters_test
 mutation continual/adapters/adapter.cpp 'c.original->set_stand_in(c.parameter.get())' '(void)c' adapter_copies_test
 mutation continual/adapters/adapter.cpp 'else if (now == c.parameter.get()) c.original' 'else if (!now) c.original' adapter_copies_test
@@ -90,11 +100,12 @@ mutation continual/tradeoff.cpp 'std::min(*least, here)' 'here' tradeoff_test
 mutation optim/optimizers.cpp 'u.correction2 = 1 - std::pow(o.beta2, t)' 'u.correction2 = 1 - std::pow(o.beta2, t + 1)' optim_golden_test
 mutation optim/optimizer.cpp 'clip_norm_ / (last_norm_ + 1e-6), one' 'one * clip_norm_, one' optimizer_test
 mutation optim/optimizer.cpp 'slot.mask_ = m && !m->is_all() ? m : nullptr' 'slot.mask_ = m && m->is_all() ? m : nullptr' optimizer_test
+mutation optim/optimizer.cpp 'tensors[i].clone();' 'tensors[i];' optimizer_parameters_test
 # Fisher, memory, metrics.
 mutation continual/importance.cpp 'seeds.push_back(weight * (hit - p))' 'seeds.push_back(hit - p)' fisher_test
 mutation continual/importance.cpp '1.0 / static_cast<double>(chosen.size())' '1.0 / static_cast<double>(chosen.size() - 1)' fisher_test
 mutation continual/memory.cpp '0, seen_ + 1)' '0, 2 * seen_ + 1)' replay_test
-mutation continual/metrics.cpp 'total += best - r.back()[j]' 'total += r[j][j] - r.back()[j]' metrics_test
+mutation continual/metrics.cpp 'total += best - at(r.back(), j)' 'total += at(r[j], j) - at(r.back(), j)' metrics_test
 mutation continual/diagnostics.cpp 'return wide - mean(wide, {0}, true);' 'return wide;' diagnostics_test
 mutation continual/diagnostics.cpp 'product / std::sqrt(left * right)' 'product / std::max(left, right)' diagnostics_test
 mutation continual/diagnostics.cpp 'static_cast<double>(keys - rows)' '0.0' diagnostics_test
@@ -105,6 +116,7 @@ mutation continual/resume.cpp 'default_generator().set_state(' 'Generator().set_
 mutation continual/resume.cpp 'for (const auto& put_back : undo) put_back();' '' resume_test
 mutation continual/learner.cpp 'if (standing_.steps + 1 == steps) check_parameters' 'if (steps < 0) check_parameters' learner_test
 mutation continual/learner.cpp 'check_loss(loss, "run"' 'if (steps < 0) check_loss(loss, "run"' learner_test
+mutation continual/learner.cpp 'std::min(at + kBatch, examples' 'std::min(at + kBatch - 1, examples' learner_test
 # Readers and writers.
 mutation nn/safetensors.cpp 'flock(file.fd(), LOCK_EX | LOCK_NB) == 0' 'true' safetensors_test
 mutation data/loader.cpp 'order_ = indices_;' 'order_ = indices_; if (epoch_ > 0) std::swap(order_.front(), order_.back());' loader_test
