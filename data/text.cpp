@@ -3,7 +3,7 @@
 
 #include <algorithm>
 #include <array>
-#include <vector>
+#include <span>
 
 #include <stet/data/byte_source.h>
 #include <stet/tensor/error.h>
@@ -21,8 +21,6 @@ std::size_t cut_of(std::string_view text, std::size_t wanted) {
   return wanted;
 }
 
-using Offsets = std::vector<std::int64_t>;
-
 /// The last offset at which a window may begin; `unit` is what the text consists of.
 std::int64_t room_for(std::string_view op, std::string_view unit, std::size_t size, std::int64_t count,
                       std::int64_t length) {
@@ -32,28 +30,31 @@ std::int64_t room_for(std::string_view op, std::string_view unit, std::size_t si
   return room;
 }
 
-Offsets random_offsets(std::int64_t room, std::int64_t count, Generator& generator) {
-  const RandomKey key = generator.next();
-  Offsets out;
-  for (std::int64_t i = 0; i < count; ++i) out.push_back(randint(key, static_cast<std::uint64_t>(i), 0, room + 1));
-  return out;
-}
-
-Offsets even_offsets(std::int64_t room, std::int64_t count) {
-  Offsets out;
-  for (std::int64_t i = 0; i < count; ++i) out.push_back(count > 1 ? i * room / (count - 1) : 0);
-  return out;
-}
-
-Tensor token_windows(std::span<const std::int64_t> tokens, const Offsets& offsets, std::int64_t length) {
-  std::vector<std::int64_t> ids;
-  ids.reserve(offsets.size() * static_cast<std::size_t>(length));
-  for (const std::int64_t offset : offsets) {
-    const auto window = tokens.subspan(static_cast<std::size_t>(offset), static_cast<std::size_t>(length));
-    ids.insert(ids.end(), window.begin(), window.end());
+/// (count, length) on the CPU: window i begins at offset_of(i). Memory comes first, so that there is an Error for too
+/// many.
+template <class T, class Offset>
+Tensor windows(std::span<const T> text, std::int64_t count, std::int64_t length, const Offset& offset_of) {
+  Tensor out = empty({count, length}, {DType::i64, Device::cpu()});
+  auto* to = out.mutable_data<std::int64_t>();
+  for (std::int64_t i = 0; i < count; ++i) {
+    const auto window = text.subspan(static_cast<std::size_t>(offset_of(i)), static_cast<std::size_t>(length));
+    to = std::copy(window.begin(), window.end(), to);
   }
-  const DefaultDevice host(Device::cpu());
-  return tensor(ids, Shape{static_cast<std::int64_t>(offsets.size()), length});
+  return out;
+}
+
+auto random_offsets(std::int64_t room, Generator& generator) {
+  return [room, key = generator.next()](std::int64_t i) {
+    return randint(key, static_cast<std::uint64_t>(i), 0, room + 1);
+  };
+}
+
+auto even_offsets(std::int64_t room, std::int64_t count) {
+  return [=](std::int64_t i) { return count > 1 ? i * room / (count - 1) : 0; };
+}
+
+std::span<const unsigned char> bytes_of(std::string_view text) {
+  return {reinterpret_cast<const unsigned char*>(text.data()), text.size()};
 }
 
 }  // namespace
@@ -72,39 +73,33 @@ Text load_text(const std::filesystem::path& path, double held_out) {
 }
 
 Tensor byte_windows(std::string_view text, std::span<const std::int64_t> offsets, std::int64_t length) {
-  const std::int64_t room =
-      room_for("byte_windows", "bytes", text.size(), static_cast<std::int64_t>(offsets.size()), length);
-  std::vector<std::int64_t> ids;
-  ids.reserve(offsets.size() * static_cast<std::size_t>(length));
-  for (const std::int64_t offset : offsets) {
+  const std::int64_t room = room_for("byte_windows", "bytes", text.size(), std::ssize(offsets), length);
+  for (const std::int64_t offset : offsets)
     check(offset >= 0 && offset <= room, "byte_windows", "offset ", offset, ": a window of ", length,
           " bytes may begin at 0 to ", room);
-    for (const char c : text.substr(static_cast<std::size_t>(offset), static_cast<std::size_t>(length)))
-      ids.push_back(static_cast<unsigned char>(c));
-  }
-  const DefaultDevice host(Device::cpu());
-  return tensor(ids, Shape{static_cast<std::int64_t>(offsets.size()), length});
+  return windows(bytes_of(text), std::ssize(offsets), length,
+                 [&](std::int64_t i) { return offsets[static_cast<std::size_t>(i)]; });
 }
 
 Tensor random_byte_windows(std::string_view text, std::int64_t count, std::int64_t length, Generator& generator) {
   const std::int64_t room = room_for("random_byte_windows", "bytes", text.size(), count, length);
-  return byte_windows(text, random_offsets(room, count, generator), length);
+  return windows(bytes_of(text), count, length, random_offsets(room, generator));
 }
 
 Tensor even_byte_windows(std::string_view text, std::int64_t count, std::int64_t length) {
   const std::int64_t room = room_for("even_byte_windows", "bytes", text.size(), count, length);
-  return byte_windows(text, even_offsets(room, count), length);
+  return windows(bytes_of(text), count, length, even_offsets(room, count));
 }
 
 Tensor random_token_windows(std::span<const std::int64_t> tokens, std::int64_t count, std::int64_t length,
                             Generator& generator) {
   const std::int64_t room = room_for("random_token_windows", "tokens", tokens.size(), count, length);
-  return token_windows(tokens, random_offsets(room, count, generator), length);
+  return windows(tokens, count, length, random_offsets(room, generator));
 }
 
 Tensor even_token_windows(std::span<const std::int64_t> tokens, std::int64_t count, std::int64_t length) {
   const std::int64_t room = room_for("even_token_windows", "tokens", tokens.size(), count, length);
-  return token_windows(tokens, even_offsets(room, count), length);
+  return windows(tokens, count, length, even_offsets(room, count));
 }
 
 }  // namespace stet::data

@@ -125,4 +125,7 @@ TEST_CASE("Windows of tokens are those of bytes") {
   CHECK_THAT(message_of([&] { data::even_token_windows(tokens, 2, 11); }),
              Contains("[even_token_windows] windows of 11 tokens from a text of 10"));
   CHECK_THAT(message_of([&] { data::random_token_windows(tokens, 2, 0, a); }), Contains("2 windows of 0 tokens"));
+  const std::int64_t many = std::int64_t{1} << 50;
+  CHECK_THROWS_AS(data::random_token_windows(tokens, many, 10, a), OutOfMemory);
+  CHECK_THROWS_AS(data::even_token_windows(tokens, many, 10), OutOfMemory);
 }
