@@ -1,14 +1,24 @@
-// What a number on the command line may be. Private to the examples. CLI11's own checks let NaN through, and print
-// their upper end, the largest double, with all its digits.
+// What a number on the command line may be, and whether what was printed is there. Private to the examples. CLI11's own
+// checks let NaN through, and print their upper end, the largest double, with all its digits.
 #pragma once
 
 #include <charconv>
 #include <cmath>
 #include <cstdint>
+#include <cstdio>
+#include <iostream>
 #include <sstream>
 #include <string>
 
 #include <CLI/CLI.hpp>
+
+/// A program's last word: 0, or 2 where its output could not be written, to a full disk say.
+inline int finished() {
+  std::cout.flush();
+  if (std::cout && std::fflush(stdout) == 0 && !std::ferror(stdout)) return 0;
+  std::cerr << "what was printed could not all be written\n";
+  return 2;
+}
 
 /// What a seed can be: CLI11 alone takes -3 for 2^64 - 3.
 inline CLI::Validator whole_number() {

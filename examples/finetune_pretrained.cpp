@@ -220,6 +220,7 @@ int main(int count, char** words) {
   try {
     if (arguments.threads > 0) set_threads(arguments.threads);
     run(arguments);
+    return finished();
   } catch (const std::exception& problem) {
     std::cerr << problem.what() << '\n';
     return 2;

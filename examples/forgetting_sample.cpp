@@ -16,7 +16,7 @@ struct PretrainedBackbone : nn::Module {
   } config;
 };
 
-int main() {
+int main() try {
   PretrainedBackbone model;
 
   // 1. Freeze all pre-trained parameters
@@ -54,4 +54,7 @@ int main() {
   std::printf("backbone unchanged: %s\n", unchanged ? "yes" : "no");
   std::printf("Frozen params: %s   Trainable params: %s\n", nn::with_commas(model.encoder.count()).c_str(),
               nn::with_commas(classifier.count()).c_str());
+} catch (const std::exception& problem) {
+  std::fprintf(stderr, "%s\n", problem.what());
+  return 2;
 }

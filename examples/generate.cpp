@@ -84,6 +84,7 @@ int main(int count, char** words) {
   CLI11_PARSE(app, count, words);
   try {
     run(std::move(arguments));
+    return finished();
   } catch (const std::exception& problem) {
     std::cerr << problem.what() << '\n';
     return 2;

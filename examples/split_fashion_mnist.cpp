@@ -10,6 +10,8 @@
 #include <stet/cuda/cuda.h>
 #include <stet/stet.h>
 
+#include "checks.h"
+
 using namespace stet;
 using namespace stet::continual;
 
@@ -192,6 +194,7 @@ int main(int count, char** words) {
     const Pool test = pool_of(data::load_images(arguments.data, data::Split::test));
     if (arguments.tune) tune(train, test);
     else compare(arguments, train, test);
+    return finished();
   } catch (const std::exception& problem) {
     std::cerr << problem.what() << '\n';
     return 2;

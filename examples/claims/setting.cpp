@@ -57,12 +57,13 @@ int run_claim(int count, char** words, const std::string& about, bool texts,
   }
   try {
     if (arguments.threads > 0) set_threads(arguments.threads);
+    make_folder(arguments.cache);
     claim(arguments);
+    return finished();
   } catch (const std::exception& problem) {
     std::cerr << problem.what() << '\n';
     return 2;
   }
-  return 0;
 }
 
 nn::Gpt2Config small_gpt(const Arguments& arguments) {
@@ -87,7 +88,6 @@ void pretrain(nn::Gpt2& model, const data::Text& text, const Arguments& argument
   train(model, {.name = "pretraining", .strength = "", .rate = 3e-3}, text.train, "", arguments.pretrain, 1000 + seed,
         {}, [&](int) { report(); });
   if (arguments.cache.empty()) return;
-  std::filesystem::create_directories(arguments.cache);
   nn::save_safetensors(file, model.state());
 }
 

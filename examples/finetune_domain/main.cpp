@@ -135,6 +135,8 @@ Experiment run(const Arguments& arguments, const Corpora& texts) {
 /// The texts of the folder: the two that are learned, and those to measure alone.
 Corpora read(const Arguments& arguments) {
   const std::filesystem::path folder = arguments.text;
+  check(arguments.general != arguments.domain, "finetune_domain", "--domain ", arguments.domain,
+        " is the general text, too: expected another one");
   Corpora out = read_texts(folder, arguments.general, arguments.domain);
   std::set<std::string> names(arguments.others.begin(), arguments.others.end());
   if (names.empty())
@@ -178,6 +180,7 @@ int main(int count, char** words) {
   try {
     if (arguments.threads > 0) set_threads(arguments.threads);
     compare(arguments);
+    return finished();
   } catch (const std::exception& problem) {
     std::cerr << problem.what() << '\n';
     return 2;

@@ -265,6 +265,7 @@ void compare(const Arguments& a) {
   const Results results = run(a, texts);
   print(a, texts, results);
   write_json(a, texts, results);
+  std::printf("finetune_minilm.json is in %s\n", std::filesystem::absolute(a.out).lexically_normal().c_str());
   if (!a.save.empty()) std::printf("written: %s\n", std::filesystem::absolute(a.save).lexically_normal().c_str());
 }
 
@@ -281,6 +282,7 @@ int main(int count, char** words) {
           ": no such folder");
     if (arguments.texts.empty()) compare(arguments);
     else classify(arguments);
+    return finished();
   } catch (const std::exception& problem) {
     std::cerr << problem.what() << '\n';
     return 2;

@@ -23,3 +23,9 @@ again=$("$program" --quick "${texts[@]}")  # the pretrained model comes from the
 [ "$again" = "$printed" ] || { diff <(echo "$printed") <(echo "$again") >&2; exit 1; }
 problem=$("$program" --quick --text "$folder/none" 2>&1) && { echo "missing texts are no error" >&2; exit 1; }
 grep -q 'none/.*\.txt' <<<"$problem"
+problem=$("$program" --quick --text "$folder" --cache "$folder/french_manual.txt" 2>&1) &&
+  { echo "a cache that is a file is no error" >&2; exit 1; }
+grep -q '^\[make_folder\] .*french_manual\.txt' <<<"$problem"
+[ -e /dev/full ] || exit 0
+problem=$("$program" --quick "${texts[@]}" 2>&1 >/dev/full) && { echo "a full disk is no error" >&2; exit 1; }
+grep -q 'could not all be written' <<<"$problem"
