@@ -11,10 +11,11 @@ install_missing_packages
 cmake --preset "$preset"
 cmake --build --preset "$preset" -j"$(nproc)"
 
-# Where nvcc is, the real CUDA backend is compiled and linked too, for one architecture; running it takes a GPU.
+# Where nvcc is, the real CUDA backend is compiled and linked too, for one architecture; running it takes a GPU. In a
+# folder of its own: what is left out here would be left out of build/cuda, too.
 if [ "$preset" = release ] && command -v nvcc >/dev/null; then
-  cmake --preset cuda -DSTET_BUILD_TESTS=OFF -DSTET_BUILD_BENCH=OFF -DCMAKE_CUDA_ARCHITECTURES=90-virtual >/dev/null
-  cmake --build --preset cuda -j"$(nproc)" --target examples_split_fashion_mnist
+  cmake --preset cuda -B build/cuda_links -DSTET_BUILD_TESTS=OFF -DSTET_BUILD_BENCH=OFF -DCMAKE_CUDA_ARCHITECTURES=90-virtual >/dev/null
+  cmake --build build/cuda_links -j"$(nproc)" --target examples_split_fashion_mnist
   echo "tests/run.sh: the CUDA backend compiles and links with nvcc"
 fi
 

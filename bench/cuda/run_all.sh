@@ -13,7 +13,8 @@ out=$(realpath -m "${1:-$root/build/cuda_report}")
 cd "$root"
 PATH=$PATH:/usr/local/cuda/bin
 export preset=${PRESET:-cuda}
-export tests=build/$preset/stet_tests
+export folder=build/${preset}_report_build # not the preset's own, which may have other parts left out
+export tests=$folder/stet_tests
 python=${PYTHON:-python3}
 mkdir -p "$out"
 rm -f "$out"/*.jsonl
@@ -35,8 +36,8 @@ check() {
 build() {
   local options=()
   [ "$preset" = release ] || options=(-DCMAKE_CUDA_ARCHITECTURES=native)
-  cmake --preset "$preset" -DSTET_BUILD_EXAMPLES=OFF "${options[@]}" &&
-    cmake --build --preset "$preset" -j"$(nproc)" --target stet_tests bench_cuda_kernels
+  cmake --preset "$preset" -B "$folder" -DSTET_BUILD_EXAMPLES=OFF "${options[@]}" &&
+    cmake --build "$folder" -j"$(nproc)" --target stet_tests bench_cuda_kernels
 }
 # Tests end with 77 where there is no device: that is no success here.
 on_device() { STET_TEST_DEVICE=cuda "$tests" --filenames-as-tags "$@" || return $(($? == 77 ? 1 : $?)); }
@@ -68,7 +69,7 @@ if grep -q '^build 0 ' "$out/checks.txt"; then # an older program says nothing a
   check step on_device "[#step_test]"
   quick=()
   [ "$preset" != release ] || quick=(--quick)
-  check bench bash -c "build/$preset/bench/cuda_kernels ${quick[*]} >'$out/stet.jsonl'"
+  check bench bash -c "$folder/bench/cuda_kernels ${quick[*]} >'$out/stet.jsonl'"
   if "$python" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
     check torch bash -c "'$python' bench/cuda/peer.py >'$out/torch.jsonl'"
   fi
