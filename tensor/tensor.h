@@ -128,7 +128,8 @@ template <class T> Tensor tensor(const std::vector<T>& values, const Shape& shap
 template <class T> Tensor tensor(const std::vector<T>& values) {
   return tensor(values, {static_cast<std::int64_t>(values.size())});
 }
-/// f32 (i64, bool for such literals): tensor({1, 2, 3}), tensor({{1.f, 2.f}, {3.f, 4.f}}).
+/// In the literals' own type: tensor({{1.f, 2.f}, {3.f, 4.f}}) is f32, of 1.0 and 2.0 f64, of 1 and 2 i32, and an index
+/// is tensor<std::int64_t>({1, 2}).
 template <class T> Tensor tensor(std::initializer_list<T> values) {
   return tensor(std::span<const T>(values.begin(), values.size()), {static_cast<std::int64_t>(values.size())});
 }
@@ -140,7 +141,7 @@ Tensor arange(std::int64_t count, Options options = {DType::i64});
 Tensor linspace(double start, double stop, std::int64_t count, Options options = {});
 Tensor eye(std::int64_t n, Options options = {});
 
-/// Prints "tensor([[1, 2], [3, 4]], f32 (2, 2))"; long tensors are abbreviated.
+/// Prints "tensor([1., 2.], f32 (2,))", the rows of a matrix below each other; long tensors are abbreviated.
 std::ostream& operator<<(std::ostream& out, const Tensor& tensor);
 std::string to_string(const Tensor& tensor);
 
