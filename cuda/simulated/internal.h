@@ -39,8 +39,8 @@ using Work = std::function<void()>;
 cudaError_t guarded(const Work& call) noexcept;
 /// Whether the work now waits in the stream's queue: it may have been captured, or run since the queue was full.
 bool enqueue(cudaStream_t stream, Work work);
-/// Queues what shall be done once the stream that was given work last has done it. A graph runs later and more than
-/// once: while one is captured, this does nothing.
+/// Queues what shall be done once every stream has done what it has now. A graph runs later and more than once: while
+/// one is captured, this does nothing.
 void when_idle(Work work);
 void synchronize_all();
 /// Refuses a call if the stream is capturing, and spoils what is captured.

@@ -110,10 +110,11 @@ void forbid_capture(const char* op, cudaStream_t handle) {
 }
 
 void when_idle(Work work) {
-  const cudaStream_t stream = device().latest;
-  if (stream && stream->capturing) return;
-  if (!stream || stream->queue.empty()) return work();
-  stream->queue.push_back(std::move(work));
+  if (const cudaStream_t stream = device().latest; stream && stream->capturing) return;
+  // The last of the queues that have got this far does it: nobody says on which of them the block was used.
+  const std::shared_ptr<void> end(nullptr, [work = std::move(work)](void*) { work(); });
+  for (const cudaStream_t stream : device().streams)
+    if (!stream->queue.empty()) stream->queue.push_back([end] {});
 }
 
 std::string last_message() {
