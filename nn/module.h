@@ -138,7 +138,8 @@ class Module {
 
   void zero_grad();
   /// Moves the parameters and floating buffers to another device; gradients are dropped. Other buffers stay: a
-  /// generator's state is the host's. An optimizer made before has its state where it was: make it afterwards, or load() it again.
+  /// generator's state is the host's. An optimizer made before has its state where it was: make it afterwards, or
+  /// load() it again.
   void to(Device device);
   /// Where the parameters are: that of the first, the CPU when there is none.
   Device device() const;
