@@ -1,7 +1,6 @@
 // Reservoir sampling.
 #include <stet/continual/memory.h>
 
-#include <algorithm>
 #include <cstring>
 
 #include <stet/tensor/error.h>
@@ -51,7 +50,7 @@ void Reservoir::offer(const Batch& offered) {
 Batch Reservoir::draw(std::int64_t count) {
   const NoGrad no_grad;
   if (size() == 0 || count <= 0) return {};
-  const std::vector<std::int64_t> chosen = permutation(generator_, size(), std::min(count, size()));
+  const std::vector<std::int64_t> chosen = permutation(generator_, size(), count);
   const Device wanted = default_device();
   const DefaultDevice host(Device::cpu());
   const Tensor index = tensor(chosen);

@@ -145,8 +145,8 @@ Generator& default_generator();
 /// Restarts the default generator.
 void manual_seed(uint64_t seed);
 
-/// 0 .. n - 1 in random order, or the first `wanted` of them: the argsort of one draw of 64-bit keys, ties by index,
-/// which a GPU can reproduce.
+/// 0 .. n - 1 in random order, or the first `wanted` of them (all, where there are no more): the argsort of one draw of
+/// 64-bit keys, ties by index, which a GPU can reproduce.
 std::vector<int64_t> permutation(Generator& generator, int64_t n, int64_t wanted);
 inline std::vector<int64_t> permutation(Generator& generator, int64_t n) { return permutation(generator, n, n); }
 

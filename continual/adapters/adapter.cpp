@@ -5,6 +5,15 @@
 
 namespace stet::continual {
 
+Tensor for_each_entry(const Tensor& parameter, const Tensor& x) {
+  if (x.rank() < 2) return flatten(parameter);
+  Shape stack{x.shape()[0]}, vectors(x.rank(), 1);
+  for (int i = 0; i < parameter.rank(); ++i) stack.push_back(1);
+  vectors[0] = x.shape()[0];
+  vectors[x.rank() - 1] = parameter.numel();
+  return reshape(parameter + zeros(stack, parameter.options()), vectors);  // adding 0 keeps the numbers
+}
+
 Tensor activate(const Tensor& y, Activation activation) {
   switch (activation) {
     case Activation::none: return y;
@@ -65,15 +74,6 @@ void LinearPiece::fold(nn::State& state) const {
   const Merged folded = merged();
   state.at(nn::join_path(place(), "weight")) = folded.weight;
   if (folded.bias.defined()) state.at(nn::join_path(place(), "bias")) = folded.bias.clone();
-}
-
-Tensor for_each_entry(const Tensor& parameter, const Tensor& x) {
-  if (x.rank() < 2) return flatten(parameter);
-  Shape stack{x.shape()[0]}, vectors(x.rank(), 1);
-  for (int i = 0; i < parameter.rank(); ++i) stack.push_back(1);
-  vectors[0] = x.shape()[0];
-  vectors[x.rank() - 1] = parameter.numel();
-  return reshape(parameter + zeros(stack, parameter.options()), vectors);  // adding 0 keeps the numbers
 }
 
 std::vector<Stamp> LinearPiece::stamps() const {

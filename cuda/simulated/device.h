@@ -28,7 +28,7 @@ namespace stet::simulated {
 cudaError_t launch(const char* kernel, dim3 grid, dim3 block, cudaStream_t stream, std::function<void()> thread_body);
 
 /// Says how many bytes of a block from cudaMalloc are in use; 0 puts it back into a cache, where it is poisoned once
-/// the work has run that is now queued on the stream which was given work last.
+/// the work has run that is now queued on any stream.
 void mark(void* block, std::size_t bytes_in_use);
 
 std::string last_message();          ///< the full text of the last error
