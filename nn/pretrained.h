@@ -18,8 +18,9 @@ struct Pretrained {
   std::string model_type;  ///< as config.json names it: gpt2, llama, mistral, qwen2 (both a Llama) or bert
   std::variant<std::unique_ptr<Gpt2>, std::unique_ptr<Llama>, std::unique_ptr<Bert>, std::unique_ptr<BertClassifier>>
       model;
-  std::vector<std::int64_t> end_tokens = {};  ///< where a text ends: eos_token_id, generation_config.json's first
-  std::vector<std::string> left_out = {};     ///< tensors of heads that the model has not (BERT's "cls.…")
+  /// Where a text ends: eos_token_id of generation_config.json, else of config.json, else the family's default.
+  std::vector<std::int64_t> end_tokens = {};
+  std::vector<std::string> left_out = {};  ///< tensors of heads that the model has not (BERT's "cls.…")
 
   Module& module() const;
 };
@@ -44,7 +45,7 @@ std::unique_ptr<Llama> load_llama2c(const std::filesystem::path& file);
 /// or not at all, the weights first. The folder is made where it is missing. Adapters in the model, merged ones too,
 /// are not written: the folder holds the base. Takes less than 1 MiB besides the model.
 void save_pretrained(const Pretrained& model, const std::filesystem::path& folder);
-/// `end_tokens` is written as eos_token_id.
+/// `end_tokens` is written as eos_token_id, also into a generation_config.json that is there.
 void save_pretrained(const Gpt2& model, const std::filesystem::path& folder,
                      const std::vector<std::int64_t>& end_tokens = {});
 void save_pretrained(const Llama& model, const std::filesystem::path& folder,

@@ -82,16 +82,18 @@ class Fields {
     if (!(number >= low && number <= high)) value->refuse("found ", number, ", expected ", low, " to ", high);
     return number;
   }
-  /// The same where the field must be there.
+  /// The same where the field must be there, and null is no number.
   double required(std::string_view key, double low, double high) {
-    object_.at(key);
+    object_.at(key).number();
     return number(key, 0, low, high);
   }
-  double probability(std::string_view key, double otherwise) {
-    const double p = number(key, otherwise, 0, 1);
+  double probability(std::string_view key, double otherwise) { return number(key, otherwise, 0, 1); }
+  double probability_below_1(std::string_view key, double otherwise) {
+    const double p = probability(key, otherwise);
     if (p == 1) object_.at(key).refuse("found 1, expected a probability below 1");
     return p;
   }
+  double norm_eps(std::string_view key, double otherwise) { return number(key, otherwise, 0, 1e6); }
   bool flag(std::string_view key, bool otherwise) {
     const auto value = take(key);
     return value ? value->flag() : otherwise;
@@ -189,6 +191,13 @@ std::vector<std::int64_t> end_tokens_of(const JsonFile::Value& value) {
   return out;
 }
 
+/// Where a text ends if config.json does not say: the default of the family's class. null is none.
+std::vector<std::int64_t> default_end_tokens(std::string_view model_type) {
+  if (model_type == "gpt2") return {50256};
+  if (model_type == "llama" || model_type == "mistral") return {2};
+  return {};
+}
+
 /// What no family may have, and what all may.
 void common(Fields& f, Config& config) {
   for (const std::string_view key : kHarmless) f.take(key);
@@ -198,6 +207,7 @@ void common(Fields& f, Config& config) {
   if (const auto pruned = f.take("pruned_heads"); pruned && pruned->count() > 0)
     pruned->refuse("found pruned heads, which are not supported, expected none");
   if (const auto end = f.take("eos_token_id")) config.end_tokens = end_tokens_of(*end);
+  else if (!f.object().find("eos_token_id")) config.end_tokens = default_end_tokens(config.model_type);
 }
 
 void expect_divides(Fields& f, std::string_view key, std::int64_t heads, std::int64_t width) {
@@ -218,8 +228,8 @@ Gpt2Config gpt2(Fields& f) {
                .activation_function = f.activation("activation_function", MlpKind::gelu_tanh),
                .resid_pdrop = f.probability("resid_pdrop", 0.1),
                .embd_pdrop = f.probability("embd_pdrop", 0.1),
-               .attn_pdrop = f.probability("attn_pdrop", 0.1),
-               .layer_norm_epsilon = f.number("layer_norm_epsilon", 1e-5, 0, 1),
+               .attn_pdrop = f.probability_below_1("attn_pdrop", 0.1),
+               .layer_norm_epsilon = f.norm_eps("layer_norm_epsilon", 1e-5),
                .initializer_range = f.number("initializer_range", 0.02, 0, 100)};
   expect_divides(f, "n_head", c.n_head, c.n_embd);
   return c;
@@ -227,11 +237,17 @@ Gpt2Config gpt2(Fields& f) {
 
 void read_yarn(Fields& f, std::int64_t positions, RopeScaling& out) {
   out.original_max_position_embeddings = f.size_or("original_max_position_embeddings", positions);
+  if (const auto factor = f.object().find("factor"); factor && factor->is_null()) {
+    f.take("factor");
+    out.factor = static_cast<double>(positions) / static_cast<double>(out.original_max_position_embeddings);
+  } else {
+    out.factor = f.required("factor", 1, 1e6);
+  }
   out.beta_fast = f.number("beta_fast", 32, 1e-6, 1e6);
   out.beta_slow = f.number("beta_slow", 1, 1e-6, 1e6);
   out.truncate = f.flag("truncate", true);
   const double scale = f.number("mscale", 0, 0, 1e6), scale_of_all = f.number("mscale_all_dim", 0, 0, 1e6);
-  const auto magnitude = [&](double times) { return 0.1 * times * std::log(out.factor) + 1; };
+  const auto magnitude = [&](double times) { return out.factor > 1 ? 0.1 * times * std::log(out.factor) + 1 : 1; };
   if (f.take("attention_factor")) out.attention_factor = f.number("attention_factor", 1, 1e-6, 1e6);
   else if (scale > 0 && scale_of_all > 0) out.attention_factor = magnitude(scale) / magnitude(scale_of_all);
 }
@@ -248,9 +264,9 @@ bool read_scaling(Fields& f, std::int64_t positions, RopeScaling& out) {
   else if (name.text() == "llama3") out.kind = RopeScaling::Kind::llama3;
   else if (name.text() == "yarn") out.kind = RopeScaling::Kind::yarn;
   else name.refuse("found ", quoted(name.text()), ", which is not supported, expected default, linear, llama3 or yarn");
+  if (out.kind == RopeScaling::Kind::yarn) return read_yarn(f, positions, out), true;
   out.factor = f.required("factor", 1, 1e6);
   if (out.kind == RopeScaling::Kind::linear) return true;
-  if (out.kind == RopeScaling::Kind::yarn) return read_yarn(f, positions, out), true;
   out.low_freq_factor = f.required("low_freq_factor", 0, 1e6);
   out.high_freq_factor = f.required("high_freq_factor", 0, 1e6);
   out.original_max_position_embeddings = f.size("original_max_position_embeddings");
@@ -290,13 +306,16 @@ void read_rope(Fields& f, LlamaConfig& c) {
   c.rope_theta = theta.value_or(10000);
 }
 
-/// Sliding windows; one that reaches over every position is none. transformers 4 names the first of Qwen2's blocks that
-/// has one, 5 the kind of each block.
+/// Sliding windows; null is none, and so is one that reaches over every position. transformers 4 names the first of
+/// Qwen2's blocks that has one, 5 the kind of each block; every block of Mistral has one.
 void read_window(Fields& f, const Config& config, LlamaConfig& c) {
+  constexpr std::int64_t kWhereMissing = 4096;
   const bool qwen = config.model_type == "qwen2", used = !qwen || f.flag("use_sliding_window", false);
-  const auto window = f.take("sliding_window");
-  if (used && window && window->integer(1, INT64_MAX) < c.max_position_embeddings)
-    c.sliding_window = window->integer(1, INT64_MAX);
+  const auto given = f.take("sliding_window");
+  std::int64_t window = 0;
+  if (used && given) window = given->integer(1, INT64_MAX);
+  else if (used && !f.object().find("sliding_window")) window = kWhereMissing;
+  if (window < c.max_position_embeddings) c.sliding_window = window;
   if (c.sliding_window && qwen) c.max_window_layers = f.take("max_window_layers") ? f.size("max_window_layers", 0) : 28;
   c.max_window_layers = std::min(c.max_window_layers, c.num_hidden_layers);
   const auto types = f.take("layer_types");
@@ -307,7 +326,9 @@ void read_window(Fields& f, const Config& config, LlamaConfig& c) {
     if (!slides && (type.text() != "full_attention" || full < layer))
       type.refuse("found ", quoted(type.text()),
                   ", which is not supported, expected full_attention, then sliding ones");
-    if (slides && !(used && window)) type.refuse("found \"sliding_attention\", expected a window for it");
+    if (slides && !window) type.refuse("found \"sliding_attention\", expected a window for it");
+    if (!slides && !qwen && window)
+      type.refuse("found ", quoted(type.text()), ", expected sliding_attention: every block of Mistral has the window");
     full += !slides;
     ++layer;
   });
@@ -328,8 +349,8 @@ LlamaConfig llama(Fields& f, const Config& config) {
                 .num_key_value_heads = is_llama ? f.size_or("num_key_value_heads", 0) : f.size("num_key_value_heads"),
                 .head_dim = f.size_or("head_dim", 0),
                 .max_position_embeddings = f.size("max_position_embeddings"),
-                .rms_norm_eps = f.number("rms_norm_eps", 1e-6, 0, 1),
-                .attention_dropout = f.probability("attention_dropout", 0),
+                .rms_norm_eps = f.norm_eps("rms_norm_eps", 1e-6),
+                .attention_dropout = f.probability_below_1("attention_dropout", 0),
                 .initializer_range = f.number("initializer_range", 0.02, 0, 100),
                 .tie_word_embeddings = f.flag("tie_word_embeddings", false)};
   read_rope(f, c);
@@ -364,8 +385,8 @@ BertConfig bert(Fields& f) {
                .type_vocab_size = f.size("type_vocab_size"),
                .hidden_act = f.activation("hidden_act", MlpKind::gelu),
                .hidden_dropout_prob = f.probability("hidden_dropout_prob", 0.1),
-               .attention_probs_dropout_prob = f.probability("attention_probs_dropout_prob", 0.1),
-               .layer_norm_eps = f.number("layer_norm_eps", 1e-12, 0, 1),
+               .attention_probs_dropout_prob = f.probability_below_1("attention_probs_dropout_prob", 0.1),
+               .layer_norm_eps = f.norm_eps("layer_norm_eps", 1e-12),
                .initializer_range = f.number("initializer_range", 0.02, 0, 100)};
   expect_divides(f, "num_attention_heads", c.num_attention_heads, c.hidden_size);
   return c;

@@ -25,5 +25,9 @@ std::string config_text(const Gpt2Config& config, const std::vector<std::int64_t
 std::string config_text(const LlamaConfig& config, const std::vector<std::int64_t>& end_tokens);
 std::string config_text(const BertConfig& config);
 std::string config_text(const BertConfig& config, const BertClassifierOptions& options);
+/// A generation_config.json with other end tokens, which readers take before those of config.json; none where there is
+/// no such file.
+std::optional<std::string> generation_text(const std::filesystem::path& file,
+                                           const std::vector<std::int64_t>& end_tokens);
 
 }  // namespace stet::nn::pretrained

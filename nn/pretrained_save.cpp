@@ -1,4 +1,6 @@
 // save_pretrained: a model as a folder that transformers reads.
+#include <fstream>
+
 #include <nlohmann/json.hpp>
 
 #include <stet/nn/pretrained_config.h>
@@ -12,10 +14,12 @@ namespace {
 
 using json = nlohmann::ordered_json;
 
-/// One number or a list, as transformers has it; nothing where there is none.
-void add_end_tokens(json& config, const std::vector<std::int64_t>& tokens) {
-  if (tokens.size() == 1) config["eos_token_id"] = tokens[0];
-  else if (!tokens.empty()) config["eos_token_id"] = tokens;
+/// One number or a list, as transformers has it. None is null: where the field is missing, transformers takes the
+/// default of the family.
+json end_token_field(const std::vector<std::int64_t>& tokens) {
+  for (const std::int64_t token : tokens) check(token >= 0, kSave, "end token ", token, ": expected at least 0");
+  if (tokens.empty()) return nullptr;
+  return tokens.size() == 1 ? json(tokens[0]) : json(tokens);
 }
 
 std::string text_of(const json& config) { return config.dump(2) + "\n"; }
@@ -51,7 +55,7 @@ std::string config_text(const Gpt2Config& c, const std::vector<std::int64_t>& en
               {"layer_norm_epsilon", c.layer_norm_epsilon},
               {"initializer_range", c.initializer_range},
               {"tie_word_embeddings", true}});
-  add_end_tokens(out, end_tokens);
+  out["eos_token_id"] = end_token_field(end_tokens);
   return text_of(out);
 }
 
@@ -104,7 +108,7 @@ std::string config_text(const LlamaConfig& c, const std::vector<std::int64_t>& e
   if (!qwen && !mistral) out.update({{"attention_bias", c.attention_bias}, {"mlp_bias", c.mlp_bias}});
   if (slides) out["sliding_window"] = c.sliding_window;
   if (slides && qwen) out.update({{"use_sliding_window", true}, {"max_window_layers", c.max_window_layers}});
-  add_end_tokens(out, end_tokens);
+  out["eos_token_id"] = end_token_field(end_tokens);
   return text_of(out);
 }
 
@@ -167,21 +171,37 @@ std::string config_text(const BertConfig& c, const BertClassifierOptions& o) {
   return text_of(out);
 }
 
+std::optional<std::string> generation_text(const std::filesystem::path& file,
+                                           const std::vector<std::int64_t>& end_tokens) {
+  std::error_code ignored;
+  if (!std::filesystem::exists(file, ignored)) return {};
+  std::ifstream in(file, std::ios::binary);
+  json settings = json::parse(in, nullptr, false);
+  check(in.good() || in.eof(), kSave, file.string(), ": could not be read");
+  check(settings.is_object(), kSave, file.string(),
+        ": found no JSON object, expected settings to write end tokens into");
+  settings["eos_token_id"] = end_token_field(end_tokens);
+  return text_of(settings);
+}
+
 }  // namespace pretrained
 
 namespace {
 
 /// The model's own parameters alone: buffers are the state of dropout's draws, which no other reader knows.
 void save_folder(const Module& model, const std::string& config, const std::filesystem::path& folder,
-                 bool turn = false) {
+                 const std::vector<std::int64_t>* end_tokens = nullptr, bool turn = false) {
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   check(!error, pretrained::kSave, folder.string(), ": making the folder: ", error.message());
+  const std::filesystem::path generation = folder / "generation_config.json";
+  const auto settings = end_tokens ? pretrained::generation_text(generation, *end_tokens) : std::nullopt;
   const NoGrad no_grad;
   State state;
   for (const Parameter* p : model.parameters_without_added()) state[model.relative(p->path())] = p->value().detach();
   save_safetensors(folder / "model.safetensors", turn ? Gpt2::transposed(state) : state, {{"format", "pt"}});
   replace_file(folder / "config.json", config, pretrained::kSave);
+  if (settings) replace_file(generation, *settings, pretrained::kSave);
 }
 
 }  // namespace
@@ -196,11 +216,11 @@ void save_pretrained(const Pretrained& model, const std::filesystem::path& folde
 }
 void save_pretrained(const Gpt2& model, const std::filesystem::path& folder,
                      const std::vector<std::int64_t>& end_tokens) {
-  save_folder(model, pretrained::config_text(model.config(), end_tokens), folder, true);
+  save_folder(model, pretrained::config_text(model.config(), end_tokens), folder, &end_tokens, true);
 }
 void save_pretrained(const Llama& model, const std::filesystem::path& folder,
                      const std::vector<std::int64_t>& end_tokens) {
-  save_folder(model, pretrained::config_text(model.config(), end_tokens), folder);
+  save_folder(model, pretrained::config_text(model.config(), end_tokens), folder, &end_tokens);
 }
 void save_pretrained(const Bert& model, const std::filesystem::path& folder) {
   save_folder(model, pretrained::config_text(model.config()), folder);

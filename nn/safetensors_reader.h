@@ -18,10 +18,12 @@ class Reader {
   const Header& header() const { return header_; }
   /// The tensor's values over those of `target`, a tensor or a view of its shape, as WeightFile does it.
   void read(const Entry& e, const Tensor& target) const;
-  /// Whether a tensor here and one there have one type, one shape and the same bytes.
+  /// Whether a tensor here and one there have one shape and the same bytes; of two floating types, the same numbers.
   bool same(const Entry& here, const Reader& other, const Entry& there) const;
 
  private:
+  bool same_numbers(const Entry& here, const Reader& other, const Entry& there) const;
+
   WeightFile file_;
   Header header_;
 };

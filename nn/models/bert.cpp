@@ -52,6 +52,9 @@ Tensor Bert::embed(const Tensor& tokens, const BertInput& input) {
   check(tokens.rank() == 2 && tokens.shape()[1] <= config_.max_position_embeddings, "Bert", "tokens ", tokens.shape(),
         ": expected (batch, T), T at most ", config_.max_position_embeddings);
   const Tensor positions = index_.index(tokens.shape()[0], 0, tokens.shape()[1], tokens.device());
+  check(!input.token_types.defined() || input.token_types.shape() == tokens.shape(), "Bert", "token types ",
+        input.token_types.defined() ? input.token_types.shape() : Shape{}, " for tokens ", tokens.shape(),
+        ": expected one for each");
   const Tensor types =
       input.token_types.defined() ? input.token_types : zeros(tokens.shape(), {DType::i64, tokens.device()});
   const Tensor x = (*norm_)((*words_)(tokens) + (*types_)(types) + (*positions_)(positions));
@@ -74,6 +77,7 @@ std::vector<Module*> Bert::prefix(std::size_t blocks) const {
 Tensor mean_pooling(const Tensor& hidden, const Tensor& padding) {
   check(hidden.rank() == 3 && padding.shape() == Shape{hidden.shape()[0], hidden.shape()[1]}, "mean_pooling", "hidden ",
         hidden.shape(), " and padding ", padding.shape(), ": expected (batch, T, width) and (batch, T)");
+  check(padding.dtype() == DType::boolean, "mean_pooling", "padding of ", padding.dtype(), ": expected bool");
   const Tensor mask = reshape(cast(padding, hidden.dtype()), {hidden.shape()[0], hidden.shape()[1], 1});
   return sum(hidden * mask, {1}) / clamp(sum(mask, {1}), 1, INFINITY);
 }
@@ -83,6 +87,7 @@ BertClassifier::BertClassifier(BertConfig config, BertClassifierOptions options)
       bert(this, "bert", config),
       classifier(this, "classifier", config.hidden_size, options_.num_labels) {
   check(config.pooler, "BertClassifier", "found a configuration without a pooler, expected one with it");
+  check(options_.num_labels >= 1, "BertClassifier", "num_labels ", options_.num_labels, ": expected at least 1");
   check(options_.labels.empty() || std::ssize(options_.labels) == options_.num_labels, "BertClassifier", "found ",
         options_.labels.size(), " labels, expected num_labels ", options_.num_labels);
   const double dropout = options_.classifier_dropout.value_or(config.hidden_dropout_prob);

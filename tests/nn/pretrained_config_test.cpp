@@ -13,10 +13,11 @@ nn::pretrained::Config read(const std::string& text) {
   const test::Scratch scratch;
   return nn::pretrained::read_config(scratch.write("config.json", text));
 }
-nn::LlamaConfig read_llama(const std::string& type, const std::string& more = "") {
+nn::LlamaConfig read_llama(const std::string& type, const std::string& more = "",
+                           const std::string& positions = R"(,"max_position_embeddings":16)") {
   return std::get<nn::LlamaConfig>(read(R"({"model_type":")" + type + R"(","vocab_size":19,"hidden_size":8,)" +
                                         R"("intermediate_size":12,"num_hidden_layers":30,"num_attention_heads":4,)" +
-                                        R"("num_key_value_heads":2,"max_position_embeddings":16)" + more + "}")
+                                        R"("num_key_value_heads":2)" + positions + more + "}")
                                        .model);
 }
 
@@ -55,6 +56,47 @@ TEST_CASE("A window over every position is none; Qwen2 has one where it is switc
   CHECK((qwen2.attention_bias && qwen2.output_bias == false));
 }
 
+TEST_CASE("A window that a file does not name is 4,096 keys, and null is none") {
+  const auto window = [](const std::string& type, const std::string& more) {
+    return read_llama(type, R"(,"max_position_embeddings":8192)" + more, "").sliding_window;
+  };
+  CHECK(window("mistral", "") == 4096);
+  CHECK(window("mistral", R"(,"sliding_window":null)") == 0);
+  CHECK(window("qwen2", "") == 0);
+  CHECK(window("qwen2", R"(,"use_sliding_window":true)") == 4096);
+  CHECK(window("qwen2", R"(,"use_sliding_window":true,"sliding_window":null)") == 0);
+  CHECK(window("llama", "") == 0);
+}
+
+TEST_CASE("End tokens that a file does not name are the family's, and null is none") {
+  const auto ends = [](const std::string& type, const std::string& more) {
+    return read(R"({"model_type":")" + type + R"(","vocab_size":19,"hidden_size":8,"intermediate_size":12,)" +
+                R"("num_hidden_layers":1,"num_attention_heads":4,"num_key_value_heads":2,)" +
+                R"("max_position_embeddings":16)" + more + "}")
+        .end_tokens;
+  };
+  using Ends = std::vector<std::int64_t>;
+  CHECK(ends("llama", "") == Ends{2});
+  CHECK(ends("mistral", "") == Ends{2});
+  CHECK(ends("qwen2", "") == Ends{});
+  CHECK(ends("llama", R"(,"eos_token_id":null)") == Ends{});
+  CHECK(ends("llama", R"(,"eos_token_id":[3,4])") == Ends{3, 4});
+  CHECK(
+      read(R"({"model_type":"gpt2","vocab_size":19,"n_positions":16,"n_embd":8,"n_layer":2,"n_head":4})").end_tokens ==
+      Ends{50256});
+  CHECK_THAT(nn::pretrained::config_text(nn::LlamaConfig{}, Ends{}), Contains("\"eos_token_id\": null"));
+  CHECK_THROWS_WITH(nn::pretrained::config_text(nn::LlamaConfig{}, Ends{-1}),
+                    "[save_pretrained] end token -1: expected at least 0");
+}
+
+TEST_CASE("YaRN's factor is the ratio of lengths where it is null") {
+  const auto scaling = [](const std::string& original) {
+    return read_llama("llama", R"(,"rope_scaling":{"rope_type":"yarn","factor":null)" + original + "}").rope_scaling;
+  };
+  CHECK(scaling(R"(,"original_max_position_embeddings":4)").factor == 4);
+  CHECK(scaling("").factor == 1);
+}
+
 TEST_CASE("Every field of a configuration is written under its name and read again") {
   const auto there_and_back = [](const auto& config, const auto&... more) {
     const std::string text = nn::pretrained::config_text(config, more...);
@@ -75,6 +117,8 @@ TEST_CASE("Every field of a configuration is written under its name and read aga
                  Contains("\"resid_pdrop\": 0.2") && Contains("\"embd_pdrop\": 0.3") &&
                  Contains("\"attn_pdrop\": 0.4") && Contains("\"layer_norm_epsilon\": 0.5") &&
                  Contains("\"initializer_range\": 0.6") && Contains("\"eos_token_id\": 3"));
+  CHECK_THAT(there_and_back(nn::Gpt2Config{.resid_pdrop = 1, .embd_pdrop = 1, .layer_norm_epsilon = 2}, ends),
+             Contains("\"resid_pdrop\": 1.0") && Contains("\"embd_pdrop\": 1.0"));
   CHECK_THAT(there_and_back(nn::BertConfig{.hidden_act = nn::MlpKind::relu,
                                            .hidden_dropout_prob = 0.2,
                                            .attention_probs_dropout_prob = 0.3,

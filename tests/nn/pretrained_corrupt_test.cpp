@@ -1,8 +1,6 @@
 // Damaged and unsupported released folders: each gives an Error that names the file and the place, and none crashes.
 #include <cstring>
-#include <fstream>
 #include <iostream>
-#include <iterator>
 #include <set>
 #include <utility>
 
@@ -21,17 +19,12 @@ namespace {
 
 const fs::path kGoldens = fs::path(STET_SOURCE_DIR) / "tests" / "golden" / "pretrained";
 
-std::string file_bytes(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
 /// A copy of a golden folder, which a test may damage.
 struct Folder {
   explicit Folder(const std::string& name) { fs::copy(kGoldens / name, scratch.path()); }
   test::Scratch scratch;
 
-  std::string read(const std::string& file) const { return file_bytes(scratch.path() / file); }
+  std::string read(const std::string& file) const { return scratch.read(file); }
   void write(const std::string& file, const std::string& bytes) const { scratch.write(file, bytes); }
 };
 
@@ -92,6 +85,8 @@ const Field kFields[] = {{"llama", "rope_scaling", R"({"rope_type":"llama3"})"},
                          {"mistral", "sliding_window", "-4"},
                          {"mistral", "sliding_window", "2.5"},
                          {"mistral", "layer_types", R"(["full_attention"])"},
+                         {"mistral_window", "layer_types", R"(["full_attention", "sliding_attention"])"},
+                         {"mistral_window", "layer_types", R"(["full_attention", "full_attention"])"},
                          {"mistral", "layer_types", R"(["full_attention", "chunked_attention"])"},
                          {"qwen2_window_old", "max_window_layers", "-1"},
                          {"qwen2_window_old", "layer_types", R"(["sliding_attention", "full_attention"])"},
@@ -102,6 +97,10 @@ const Field kFields[] = {{"llama", "rope_scaling", R"({"rope_type":"llama3"})"},
                          {"llama_tied", "rope_scaling", R"({"rope_type":"yarn","factor":2,"attention_factor":0})"},
                          {"llama_tied", "rope_scaling", R"({"rope_type":"yarn","factor":2,"low_freq_factor":1})"},
                          {"llama_tied", "rope_scaling", R"({"rope_type":"linear"})"},
+                         {"llama_tied", "rope_scaling", R"({"rope_type":"linear","factor":null})"},
+                         {"llama_tied", "rope_scaling",
+                          R"({"rope_type":"llama3","factor":2,"low_freq_factor":null)"
+                          R"(,"high_freq_factor":4,"original_max_position_embeddings":16})"},
                          {"llama_tied", "rope_scaling",
                           R"({"type":"linear","factor":2}, "rope_parameters":{"rope_type":"linear","factor":3})"},
                          {"llama_tied", "rope_scaling", R"({"type":"linear","factor":0})"},
@@ -125,7 +124,8 @@ const Field kFields[] = {{"llama", "rope_scaling", R"({"rope_type":"llama3"})"},
                          {"bert_classifier", "num_labels", "2"},
                          {"bert_classifier_plain", "id2label", R"({"0": "a", "1": "b"}, "label2id": {"a": 1, "b": 0})"},
                          {"bert_classifier", "problem_type", "\"ranking\""},
-                         {"bert_classifier", "classifier_dropout", "1"},
+                         {"bert_classifier", "classifier_dropout", "1.5"},
+                         {"bert_classifier", "attention_probs_dropout_prob", "1"},
                          {"bert_classifier", "classifier_dropout", "\"x\""},
                          {"bert_classifier", "num_labels", "0"},
                          {"bert_classifier_plain", "id2label", "{}"},

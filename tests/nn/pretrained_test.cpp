@@ -151,6 +151,24 @@ TEST_CASE("A saved folder gives the same parameters and results") {
   }
 }
 
+TEST_CASE("End tokens are saved where readers look for them first") {
+  const test::Scratch scratch;
+  nn::Pretrained model = nn::load_pretrained(kGoldens / "llama");
+  scratch.write("generation_config.json", R"({"top_k": 7, "eos_token_id": 2})");
+  for (const std::vector<std::int64_t>& ends : {std::vector<std::int64_t>{7, 9}, {5}, {}}) {
+    model.end_tokens = ends;
+    nn::save_pretrained(model, scratch.path());
+    CHECK(nn::load_pretrained(scratch.path()).end_tokens == ends);
+  }
+  CHECK_THAT(scratch.read("generation_config.json"), Catch::Matchers::Contains("\"top_k\": 7"));
+  const std::string before = scratch.read("config.json");
+  scratch.write("generation_config.json", "[1");
+  model.end_tokens = {3};
+  CHECK(test::message_of([&] { nn::save_pretrained(model, scratch.path()); }).find("generation_config.json") !=
+        std::string::npos);
+  CHECK(scratch.read("config.json") == before);
+}
+
 TEST_CASE("A model inside another one is saved under the names of its own") {
   const test::Scratch scratch;
   const nn::Pretrained first = nn::load_pretrained(kGoldens / "bert");
