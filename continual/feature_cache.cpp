@@ -3,18 +3,17 @@
 
 #include <set>
 
-#include <stet/continual/adapters/adapter.h>
-#include <stet/nn/transformer.h>
+#include <stet/nn/layers.h>
 #include <stet/tensor/error.h>
 
 namespace stet::continual {
 namespace {
 
-template <class Visit> void each_module(const std::vector<nn::Module*>& modules, const Visit& visit) {
-  for (nn::Module* module : modules) {
-    visit(*module);
-    each_module(module->children(), visit);
-  }
+std::vector<nn::Module*> modules_of(const std::vector<nn::Module*>& prefix) {
+  std::vector<nn::Module*> out;
+  for (nn::Module* part : prefix)
+    for (nn::Module* module : part->modules()) out.push_back(module);
+  return out;
 }
 
 std::vector<nn::Buffer*> buffers_of(const std::vector<nn::Module*>& modules) {
@@ -30,11 +29,11 @@ void FeatureCache::check_frozen() const {
   for (const nn::Module* module : prefix_)
     for (const nn::Parameter* p : module->trainable_parameters())
       fail("FeatureCache", "parameter '", p->path(), "' is trainable: freeze the prefix");
-  each_module(prefix_, [](nn::Module& module) {
-    const auto* dropout = dynamic_cast<const nn::Dropout*>(&module);
-    check(!dropout || !dropout->is_training() || dropout->p() == 0, "FeatureCache", "dropout '", module.path(),
+  for (const nn::Module* module : modules_of(prefix_)) {
+    const auto* dropout = dynamic_cast<const nn::Dropout*>(module);
+    check(!dropout || !dropout->is_training() || dropout->p() == 0, "FeatureCache", "dropout '", module->path(),
           "' is active: put the prefix into evaluation mode");
-  });
+  }
 }
 
 FeatureCache::Key FeatureCache::key() const {
@@ -45,17 +44,8 @@ FeatureCache::Key FeatureCache::key() const {
       key.values.emplace_back(*p);  // a stand-in's
     }
   for (const nn::Buffer* b : buffers_of(prefix_)) key.values.emplace_back(b->value());
-  each_module(prefix_, [&](nn::Module& module) {
-    if (const auto* layer = dynamic_cast<nn::Linear*>(&module)) {
-      key.slots.push_back(layer->slot);
-      const auto* piece = dynamic_cast<const LinearPiece*>(layer->slot);
-      key.merged.push_back(piece && piece->is_merged());  // other bits
-    }
-    if (const auto* block = dynamic_cast<nn::TransformerBlock*>(&module)) {
-      key.slots.push_back(block->attention_slot);
-      key.slots.push_back(block->mlp_slot);
-    }
-  });
+  for (const nn::Module* module : modules_of(prefix_))
+    for (const void* plugged : module->plugged()) key.plugged.push_back(plugged);
   return key;
 }
 

@@ -42,8 +42,7 @@ class FeatureCache {
   /// What features depend on.
   struct Key {
     std::vector<Stamp> values;
-    std::vector<const void*> slots;
-    std::vector<bool> merged;
+    std::vector<const void*> plugged;
     friend bool operator==(const Key&, const Key&) = default;
   };
   Key key() const;

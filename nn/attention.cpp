@@ -28,6 +28,20 @@ Tensor grown(const Tensor& old, const Tensor& like, std::int64_t used, std::int6
   return fresh;
 }
 
+/// A tensor in an error: (1, 2, 8, 4) f32 cpu.
+struct Kind {
+  const Tensor& of;
+  friend std::ostream& operator<<(std::ostream& out, const Kind& kind) {
+    return out << kind.of.shape() << ' ' << kind.of.dtype() << ' ' << kind.of.device();
+  }
+};
+
+/// Of the same batch, heads, dtype and device.
+bool alike(const Tensor& a, const Tensor& b) {
+  return a.shape()[0] == b.shape()[0] && a.shape()[1] == b.shape()[1] && a.dtype() == b.dtype() &&
+         a.device() == b.device();
+}
+
 }  // namespace
 
 Folders::Place Folders::operator()(const std::string& path) {
@@ -48,17 +62,36 @@ Folders::Place Folders::operator()(const std::string& path) {
 std::pair<Tensor, Tensor> KvCache::append(std::size_t layer, const Tensor& k, const Tensor& v) {
   check(!k.requires_grad() && !v.requires_grad(), "KvCache", "k ", k.shape(),
         " asks for a gradient: generate inside NoGrad");
+  check(k.rank() == 4 && v.rank() == 4 && alike(k, v) && k.shape()[2] == v.shape()[2], "KvCache", "k ", Kind{k},
+        " and v ", Kind{v},
+        ": expected (batch, kv_heads, T, d) of one dtype and device, with the same batch, heads and T");
   if (layers_.size() <= layer) layers_.resize(layer + 1);
   Layer& at = layers_[layer];
   const std::int64_t length = at.length + k.shape()[2];
-  check(!at.k.defined() || (at.k.shape()[0] == k.shape()[0] && at.k.shape()[1] == k.shape()[1]), "KvCache", "k ",
-        k.shape(), " after ", at.k.defined() ? at.k.shape() : Shape{}, ": batch and heads must be equal");
+  for (const auto& [before, now] : {std::pair(&at.k, &k), std::pair(&at.v, &v)})
+    check(!before->defined() || (alike(*before, *now) && before->shape()[3] == now->shape()[3]), "KvCache", "layer ",
+          layer, ": ", Kind{*now}, " after ", Kind{*before}, ": expected the same but for T");
   at.k = grown(at.k, k, at.length, length);
   at.v = grown(at.v, v, at.length, length);
   slice(at.k, 2, at.length, length).copy_(k);
   slice(at.v, 2, at.length, length).copy_(v);
   at.length = length;
   return {slice(at.k, 2, 0, length), slice(at.v, 2, 0, length)};
+}
+
+KvCache::Attempt::Attempt(KvCache* cache)
+    : cache_(cache && !cache->attempted_ ? cache : nullptr), exceptions_(std::uncaught_exceptions()) {
+  if (!cache_) return;
+  cache_->attempted_ = true;
+  for (const Layer& layer : cache_->layers_) lengths_.push_back(layer.length);
+}
+
+KvCache::Attempt::~Attempt() {
+  if (!cache_) return;
+  cache_->attempted_ = false;
+  if (std::uncaught_exceptions() == exceptions_) return;
+  cache_->layers_.resize(lengths_.size());
+  for (std::size_t i = 0; i < lengths_.size(); ++i) cache_->layers_[i].length = lengths_[i];
 }
 
 MultiHeadAttention::MultiHeadAttention(Module* parent, std::string name, std::int64_t width, std::int64_t heads,
@@ -124,6 +157,7 @@ Tensor MultiHeadAttention::operator()(const Tensor& x, const AttentionContext& c
     q = rotary(q, context.rotary, options_.interleaved);
     k = rotary(k, context.rotary, options_.interleaved);
   }
+  const KvCache::Attempt attempt(context.cache);
   if (context.cache) std::tie(k, v) = context.cache->append(layer, k, v);
   if (context.attentions) {
     check(!grad_enabled(), "MultiHeadAttention", "'", path(), "': attentions are kept inside NoGrad alone");

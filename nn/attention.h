@@ -37,12 +37,29 @@ class KvCache {
   std::int64_t length() const { return layers_.empty() ? 0 : layers_.front().length; }
   void clear() { layers_.clear(); }
 
+  /// Takes out what is appended during a scope that ends with an exception, so that the call can be tried again. Inside
+  /// another such scope it leaves that to the outer one.
+  class Attempt {
+   public:
+    /// `cache` may be null.
+    explicit Attempt(KvCache* cache);
+    ~Attempt();
+    Attempt(const Attempt&) = delete;
+    Attempt& operator=(const Attempt&) = delete;
+
+   private:
+    KvCache* cache_;
+    int exceptions_;
+    std::vector<std::int64_t> lengths_;
+  };
+
  private:
   struct Layer {
     Tensor k, v;  // (batch, kv_heads, capacity, d)
     std::int64_t length = 0;
   };
   std::vector<Layer> layers_;
+  bool attempted_ = false;
 };
 
 /// Dotted names of the projections below the layer; with `qkv` one weight makes q, k and v, in this order.

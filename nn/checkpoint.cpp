@@ -9,20 +9,37 @@
 namespace stet::nn {
 namespace {
 
-/// What random draws depend on: the block's buffers and the default generator.
+/// What the block computes with, apart from numbers: its modules, and what stands in for them or their parameters.
+std::vector<const void*> parts_of(Module& block) {
+  std::vector<const void*> all;
+  for (const Module* module : block.modules()) {
+    all.push_back(module);
+    for (const void* plugged : module->plugged()) all.push_back(plugged);
+  }
+  for (const Parameter* p : block.parameters()) all.push_back(p->stand_in());
+  return all;
+}
+
+/// What random draws depend on: the modes of the block's modules, its buffers and the default generator.
 struct Draws {
+  std::vector<bool> training;
   std::vector<Tensor> buffers;
   GeneratorState generator;
 
-  static Draws of(const Module& block) {
+  static Draws of(Module& block) {
     Draws now;
+    for (const Module* module : block.modules()) now.training.push_back(module->is_training());
     for (Buffer* buffer : block.buffers()) now.buffers.push_back(buffer->value().clone());
     now.generator = default_generator().state();
     return now;
   }
-  void put_back(const Module& block) const {
+  /// Of a block with the parts that it had.
+  void put_back(Module& block) const {
+    const std::vector<Module*> modules = block.modules();
+    for (std::size_t i = 0; i < modules.size(); ++i)
+      modules[i]->train(training[i]);  // outer ones first: it reaches down
     const std::vector<Buffer*> all = block.buffers();
-    for (std::size_t i = 0; i < all.size(); ++i) all[i]->set(buffers.at(i));
+    for (std::size_t i = 0; i < all.size(); ++i) all[i]->set(buffers[i]);
     default_generator().set_state(generator);
   }
 };
@@ -30,13 +47,15 @@ struct Draws {
 struct CheckpointDerivative {
   static constexpr std::string_view name = "checkpoint";
   Module* block;
+  std::weak_ptr<const void> alive;
   std::function<Tensor(const Tensor&)> run;
   Saved x;
   Draws draws;
-  std::vector<Saved> parameters;
+  std::vector<const void*> parts;
+  std::vector<Saved> parameters, frozen;
 
   void operator()(Backward& pass) const {
-    check(!grad_enabled(), name, "'", block->path(), "' is computed again in backward and has no second derivatives");
+    check_block(pass);
     std::vector<Tensor> wanted;
     std::vector<int> inputs;
     const Tensor in = pass.get(x).detach();
@@ -55,9 +74,18 @@ struct CheckpointDerivative {
       if (gradients[i].defined()) pass.give(inputs[i], gradients[i]);
   }
 
+  /// That running the block again computes what the forward pass did.
+  void check_block(const Backward& pass) const {
+    check(!alive.expired(), name, "the block ended before backward, which computes it again");
+    check(!grad_enabled(), name, "'", block->path(), "' is computed again in backward and has no second derivatives");
+    check(parts_of(*block) == parts, name, "'", block->path(),
+          "' has other parts than in the forward pass, which backward computes again: expected adapters as they were");
+    for (const Saved& p : frozen) pass.get(p);
+  }
+
   Tensor again(const Tensor& in) const {
     const struct Restore {
-      const Module& block;
+      Module& block;
       Draws now = Draws::of(block);
       ~Restore() { now.put_back(block); }
     } restore{*block};
@@ -71,15 +99,21 @@ struct CheckpointDerivative {
 
 Tensor checkpoint(Module& block, const std::function<Tensor(const Tensor&)>& run, const Tensor& x) {
   if (!grad_enabled()) return run(x);
-  const std::vector<Parameter*> trainable = block.trainable_parameters();
-  if (!x.requires_grad() && trainable.empty()) return run(x);
+  if (!x.requires_grad() && block.trainable_parameters().empty()) return run(x);
   check(!recording(x.device()), "checkpoint", "'", block.path(), "' inside a recorded step: its draws are the host's");
-  CheckpointDerivative derivative{&block, run, Saved(x, 0), Draws::of(block), {}};
+  CheckpointDerivative derivative{&block, block.alive(), run, Saved(x, 0), Draws::of(block), parts_of(block), {}, {}};
   std::vector<const Tensor*> operands{&x};
-  for (Parameter* p : trainable) {
+  std::vector<Parameter*> frozen;
+  for (Parameter* p : block.parameters()) {
+    if (!p->trainable()) {
+      frozen.push_back(p);
+      continue;
+    }
     derivative.parameters.emplace_back(p->value(), static_cast<int>(operands.size()));
     operands.push_back(&p->value());
   }
+  for (const Parameter* p : frozen)
+    derivative.frozen.emplace_back(p->value(), static_cast<int>(operands.size() + derivative.frozen.size()));
   Tensor y;
   {
     const NoGrad plain;

@@ -8,9 +8,10 @@
 namespace stet::nn {
 
 /// run(x) of which x alone is kept: backward calls `run` again and differentiates that. `block` is the module whose
-/// parameters and buffers `run` uses; gradients go to x and to its trainable parameters. Dropout repeats its draws,
-/// so the gradients have the bits that they have without recomputation. Second derivatives and recorded steps are
-/// an Error.
+/// parameters and buffers `run` uses; gradients go to x and to its trainable parameters. Dropout repeats its draws, in
+/// the mode of the forward pass, so the gradients have the bits that they have without recomputation. An Error in
+/// backward where the block has ended, or its parameters were written or adapters switched since the forward pass;
+/// second derivatives and recorded steps are one, too.
 Tensor checkpoint(Module& block, const std::function<Tensor(const Tensor&)>& run, const Tensor& x);
 
 }  // namespace stet::nn

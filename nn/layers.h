@@ -41,10 +41,20 @@ class Linear : public Module {
   Tensor plain(const Tensor& x, Activation activation = Activation::none) const;
   std::int64_t in() const { return weight.shape()[1]; }
   std::int64_t out() const { return weight.shape()[0]; }
+  std::vector<const void*> plugged() const override { return {slot}; }
 
   Parameter weight;               ///< (out, in)
   std::optional<Parameter> bias;  ///< (out,)
   LinearSlot* slot = nullptr;     ///< not owned
+};
+
+class Embedding;
+
+/// The same for an embedding.
+struct EmbeddingSlot {
+  virtual ~EmbeddingSlot() = default;
+  /// index (...) -> (..., width).
+  virtual Tensor operator()(const Embedding& base, const Tensor& index) = 0;
 };
 
 /// A table of vectors, looked up by index. Starts as N(0, 1), PyTorch's default.
@@ -54,9 +64,14 @@ class Embedding : public Module {
   Embedding(std::int64_t count, std::int64_t width);
 
   /// index (...) i64 -> (..., width).
-  Tensor operator()(const Tensor& index) const { return embedding(weight, index); }
+  Tensor operator()(const Tensor& index) const { return slot ? (*slot)(*this, index) : plain(index); }
+  Tensor plain(const Tensor& index) const { return embedding(weight, index); }
+  std::int64_t count() const { return weight.shape()[0]; }
+  std::int64_t width() const { return weight.shape()[1]; }
+  std::vector<const void*> plugged() const override { return {slot}; }
 
-  Parameter weight;  ///< (count, width)
+  Parameter weight;               ///< (count, width)
+  EmbeddingSlot* slot = nullptr;  ///< not owned
 };
 
 /// y = x W^T, W an embedding's table: the output layer of a language model with tied embeddings. Has no parameters.
@@ -67,6 +82,7 @@ class TiedLinear : public Module {
   /// x (..., width) -> (..., count).
   Tensor operator()(const Tensor& x) const { return linear(x, stand_in ? stand_in->value() : table_.weight.value()); }
   Embedding& table() const { return table_; }
+  std::vector<const void*> plugged() const override { return {stand_in}; }
 
   const Parameter* stand_in = nullptr;  ///< (count, width), read in place of the table; not owned
 

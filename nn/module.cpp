@@ -111,6 +111,15 @@ template <class Visit> void Module::visit(const Visit& visit_module) const {
   for (const Module* child : children_) child->visit(visit_module);
 }
 
+std::vector<Module*> Module::modules() {
+  std::vector<Module*> out{this};
+  for (Module* child : children_) {
+    const std::vector<Module*> below = child->modules();
+    out.insert(out.end(), below.begin(), below.end());
+  }
+  return out;
+}
+
 std::vector<Parameter*> Module::parameters() const {
   std::vector<Parameter*> out;
   visit([&](const Module& m) { out.insert(out.end(), m.parameters_.begin(), m.parameters_.end()); });
@@ -271,17 +280,8 @@ bool glob_match(std::string_view pattern, std::string_view text) {
   return p == pattern.size();
 }
 
-namespace {
-
-void collect_modes(Module& module, std::vector<std::pair<Module*, bool>>& modes) {
-  modes.emplace_back(&module, module.is_training());
-  for (Module* child : module.children()) collect_modes(*child, modes);
-}
-
-}  // namespace
-
 EvalScope::EvalScope(Module& module) {
-  collect_modes(module, modes_);
+  for (Module* each : module.modules()) modes_.emplace_back(each, each->is_training());
   module.eval();
 }
 EvalScope::~EvalScope() {

@@ -112,6 +112,8 @@ class Module {
   std::vector<Parameter*> trainable_parameters() const;
   std::vector<Buffer*> buffers() const;
   std::vector<Module*> children() const { return children_; }
+  /// This one and all below, each before its children.
+  std::vector<Module*> modules();
   /// The modules below this one that were put into it (is_added); not what is inside of them.
   std::vector<Module*> added() const;
   /// parameters() without those of added modules.
@@ -135,6 +137,11 @@ class Module {
 
   /// Whether this is no part of the architecture but was put into it, as adapters are: save_pretrained leaves it out.
   virtual bool is_added() const { return false; }
+  /// What is plugged in and computes in this module's place, by address: whoever computes a forward pass again
+  /// (checkpoint.h) sees by it whether the function is the same.
+  virtual std::vector<const void*> plugged() const { return {}; }
+  /// Expires with the module.
+  std::weak_ptr<const void> alive() const { return alive_; }
 
   void zero_grad();
   /// Moves the parameters and floating buffers to another device; gradients are dropped. Other buffers stay: a
@@ -160,6 +167,7 @@ class Module {
   Module* parent_ = nullptr;
   std::string name_;
   bool training_ = true;
+  std::shared_ptr<const void> alive_ = std::make_shared<char>();
   std::vector<Module*> children_;
   std::vector<Parameter*> parameters_;
   std::vector<Buffer*> buffers_;

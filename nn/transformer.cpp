@@ -85,14 +85,17 @@ Tensor TransformerStack::run(const Tensor& x, const AttentionContext& context, s
         size());
   check(!context.hidden_states || !grad_enabled(), "TransformerStack", "'", path(),
         "': hidden states are kept inside NoGrad alone");
+  // Those are for generating and looking inside, and say so where a gradient is wanted.
+  const bool again = recompute && grad_enabled() && !context.cache && !context.attentions;
+  const KvCache::Attempt attempt(context.cache);
   Tensor h = x;
   if (context.hidden_states) context.hidden_states->push_back(h);
   for (std::size_t i = first; i < last; ++i) {
     TransformerBlock& block = *blocks_[i];
-    if (!recompute || !grad_enabled()) h = block(h, context, i);
+    if (!again) h = block(h, context, i);
     else
       h = checkpoint(
-          block, [&block, context](const Tensor& in) { return block(in, context); }, h);
+          block, [&block, context, i](const Tensor& in) { return block(in, context, i); }, h);
     if (context.hidden_states) context.hidden_states->push_back(h);
   }
   return h;

@@ -54,6 +54,7 @@ class TransformerBlock : public Module {
   /// x (batch, T, width) -> the same shape. `layer` is this block's place in the cache.
   Tensor operator()(const Tensor& x, const AttentionContext& context = {}, std::size_t layer = 0);
   std::int64_t width() const { return options_.width; }
+  std::vector<const void*> plugged() const override { return {attention_slot, mlp_slot}; }
 
   SublayerSlot* attention_slot = nullptr;  ///< not owned
   SublayerSlot* mlp_slot = nullptr;        ///< not owned

@@ -33,6 +33,21 @@ void Piece::check_slot_free(bool free) const {
   check(free, "activate", "'", path(), "': the slot of '", parent()->path(), "' is taken by another adapter");
 }
 
+std::vector<Stamp> Piece::stamps(const std::vector<Tensor>& of_layer) const {
+  std::vector<Stamp> all(of_layer.begin(), of_layer.end());
+  for (const nn::Parameter* p : parameters()) all.emplace_back(p->value());
+  return all;
+}
+
+void Piece::check_unwritten(const std::vector<Stamp>& before, const std::vector<Tensor>& of_layer) const {
+  check(stamps(of_layer) == before, "merge", "'", path(), "': base or adapter was written while merged; unmerge first");
+}
+
+void refuse_untied(const Piece& piece, const nn::TiedLinear& head, std::string_view hint) {
+  fail("merge", "'", piece.path(), "' unties '", head.table().path(), "' and '", head.path(),
+       "', and the base has one weight for both: no state of it holds the merged model", hint);
+}
+
 void Piece::plug(bool on) {
   if (!parent()) return;  // the layer is gone
   for (const Copy& c : copies_) {
@@ -50,7 +65,7 @@ void Piece::fold(nn::State& state) const {
 
 Tensor LinearPiece::operator()(const nn::Linear&, const Tensor& x, Activation activation) {
   if (!merged_) return activate(adapted(x), activation);
-  check(stamps() == merged_from_, "merge", "'", path(), "': base or adapter was written while merged; unmerge first");
+  check_unwritten(merged_from_, tensors_of_layer());
   return linear(x, merged_->weight, merged_->bias, activation);
 }
 
@@ -67,7 +82,7 @@ void LinearPiece::merge(bool on) {
   merged_from_.clear();
   if (!on) return;
   merged_ = merged();
-  merged_from_ = stamps();
+  merged_from_ = stamps(tensors_of_layer());
 }
 
 void LinearPiece::fold(nn::State& state) const {
@@ -76,10 +91,9 @@ void LinearPiece::fold(nn::State& state) const {
   if (folded.bias.defined()) state.at(nn::join_path(place(), "bias")) = folded.bias.clone();
 }
 
-std::vector<Stamp> LinearPiece::stamps() const {
-  std::vector<Stamp> all{Stamp(base_.weight.value())};
-  if (base_.bias) all.emplace_back(base_.bias->value());
-  for (const nn::Parameter* p : parameters()) all.emplace_back(p->value());
+std::vector<Tensor> LinearPiece::tensors_of_layer() const {
+  std::vector<Tensor> all{base_.weight.value()};
+  if (base_.bias) all.push_back(base_.bias->value());
   return all;
 }
 

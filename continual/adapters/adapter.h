@@ -39,6 +39,10 @@ class Piece : public nn::Module {
   /// Makes a copy of a parameter of the layer. The copy has its name and is read in its place while plugged in.
   void copy(nn::Parameter& original);
   void check_slot_free(bool free) const;
+  /// Of what a merged weight is made of: tensors of the layer, and the piece's parameters.
+  std::vector<Stamp> stamps(const std::vector<Tensor>& of_layer) const;
+  /// An Error where those have been written since `before`.
+  void check_unwritten(const std::vector<Stamp>& before, const std::vector<Tensor>& of_layer) const;
 
  private:
   struct Copy {
@@ -65,6 +69,7 @@ class LinearPiece : public Piece, public nn::LinearSlot {
   void merge(bool on) final;
   void fold(nn::State& state) const final;
   bool is_merged() const { return merged_.has_value(); }
+  std::vector<const void*> plugged() const final { return {merged_ ? &*merged_ : nullptr}; }
   /// Weight (out, in) and bias (out,) of the merged layer, without history.
   virtual Merged merged() const = 0;
 
@@ -76,12 +81,15 @@ class LinearPiece : public Piece, public nn::LinearSlot {
   Tensor base_bias() const { return base_.bias ? static_cast<const Tensor&>(*base_.bias).detach() : Tensor(); }
 
  private:
-  std::vector<Stamp> stamps() const;
+  std::vector<Tensor> tensors_of_layer() const;
 
   nn::Linear& base_;
   std::optional<Merged> merged_;
   std::vector<Stamp> merged_from_;
 };
+
+/// Says that no state of a model with tied embeddings holds the merged one; `hint` goes behind it.
+[[noreturn]] void refuse_untied(const Piece& piece, const nn::TiedLinear& head, std::string_view hint = "");
 
 /// A parameter of n numbers, in any shape, as a vector that broadcasts to (..., n): once for each entry of axis 0 of x,
 /// (batch, 1, ..., n), since per-sample gradients, EWC's above all, need it to enter a result that has the batch.

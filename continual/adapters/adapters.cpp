@@ -88,11 +88,24 @@ struct Maker {
         if (p->name() == "bias" && !taken.contains(path))
           pieces.push_back(std::make_unique<BiasPiece>(*p, *module, name, path));
   }
+  void adapt_embeddings(const LoraOptions& options, std::set<std::string>& taken) {
+    const auto tables = layers_of<nn::Embedding>(model);
+    const auto heads = layers_of<nn::TiedLinear>(model);
+    for (const std::string& path : matching(tables, options.embeddings, "embedding")) {
+      if (!taken.insert(path).second) continue;
+      nn::Embedding& table = *tables.at(path);
+      const auto tied =
+          std::find_if(heads.begin(), heads.end(), [&](const auto& h) { return &h.second->table() == &table; });
+      pieces.push_back(
+          std::make_unique<LoraEmbedding>(table, name, path, options, tied == heads.end() ? nullptr : tied->second));
+    }
+  }
   void operator()(const LoraOptions& options) {
     const auto layers = layers_of<nn::Linear>(model);
     auto taken = train_whole(options.modules_to_save, options.ensure_weight_tying);
     for (const std::string& path : matching(layers, options.targets, "linear layer"))
       if (taken.insert(path).second) pieces.push_back(std::make_unique<Lora>(*layers.at(path), name, path, options));
+    adapt_embeddings(options, taken);
     if (options.bias == LoraBias::all) train_biases(taken);
   }
   void operator()(const Ia3Options& options) {

@@ -21,6 +21,7 @@ constexpr std::string_view kPrefix = "base_model.model.";
 constexpr std::int64_t kMostRank = std::int64_t{1} << 24;
 constexpr const char* kConfig = "adapter_config.json";
 constexpr const char* kWeights = "adapter_model.safetensors";
+constexpr std::string_view kEmbeddingA = "lora_embedding_A";
 constexpr const char* kPlacements[] = {"houlsby", "pfeiffer", "parallel"};
 constexpr const char* kActivations[] = {"none", "relu", "gelu", "tanh", "sigmoid"};
 
@@ -43,7 +44,8 @@ std::vector<std::string> keys_of(const Piece& piece, const nn::Parameter& p) {
   return keys;
 }
 
-/// A parameter's value as its file has it, and the other way round: GPT-2's linear layers are (in, out) in PEFT.
+/// A parameter's value as its file has it, and the other way round: in PEFT GPT-2's linear layers are (in, out), and A
+/// of an embedding is (rank, count).
 Tensor turned(const AdapterOptions& options, const Piece& piece, const nn::Parameter& p, const Tensor& value) {
   const bool fan_in_fan_out = std::visit(
       [](const auto& o) {
@@ -51,8 +53,9 @@ Tensor turned(const AdapterOptions& options, const Piece& piece, const nn::Param
         else return false;
       },
       options);
-  const bool turn = fan_in_fan_out && p.name() == "weight" && dynamic_cast<const WholeModule*>(&piece) &&
-                    dynamic_cast<const nn::Linear*>(piece.parent()) && value.rank() == 2;
+  const bool turn =
+      p.name() == kEmbeddingA || (fan_in_fan_out && p.name() == "weight" && dynamic_cast<const WholeModule*>(&piece) &&
+                                  dynamic_cast<const nn::Linear*>(piece.parent()) && value.rank() == 2);
   return turn ? contiguous(transpose(value)) : value;
 }
 
@@ -192,8 +195,11 @@ LoraOptions lora_options(const Config& config, const nn::State& state, const std
                       .rslora = config.flag("use_rslora"),
                       .dora = config.flag("use_dora"),
                       .fan_in_fan_out = config.flag("fan_in_fan_out")};
-  const auto places = places_in(state, {".lora_A.weight", ".lora_B.weight"});
+  auto places = places_in(state, {".lora_A.weight", ".lora_B.weight"});
   options.targets.assign(places.begin(), places.end());
+  const auto tables = places_in(state, {".lora_embedding_A", ".lora_embedding_B"});
+  options.embeddings.assign(tables.begin(), tables.end());
+  places.insert(tables.begin(), tables.end());
   const auto read_patterns = [&](std::string_view key, auto& out, auto value_of) {
     const auto patterns = config.find(key);
     if (!patterns) return;
@@ -206,7 +212,8 @@ LoraOptions lora_options(const Config& config, const nn::State& state, const std
   // Of several patterns that match, the first counts, and PEFT sorts them when it writes: which rank it was, A tells.
   read_patterns("rank_pattern", options.rank_pattern, [](const JsonFile::Value& v) { return v.integer(1, kMostRank); });
   std::erase_if(options.rank_pattern, [&](const auto& pattern) {
-    const auto a = state.find(key_of(pattern.first, "lora_A.weight"));
+    auto a = state.find(key_of(pattern.first, "lora_A.weight"));
+    if (a == state.end()) a = state.find(key_of(pattern.first, std::string(kEmbeddingA)));
     return a == state.end() || a->second.rank() != 2 || a->second.shape()[0] != pattern.second;
   });
   read_patterns("alpha_pattern", options.alpha_pattern, [](const JsonFile::Value& v) { return v.number(); });
@@ -291,10 +298,10 @@ void list_place(json& config, const Piece& piece) {
   config["target_modules"].push_back(piece.place());
   if (const auto* ia3 = dynamic_cast<const Ia3*>(&piece); ia3 && ia3->feedforward())
     config["feedforward_modules"].push_back(piece.place());
-  if (const auto* lora = dynamic_cast<const Lora*>(&piece)) {
-    const std::string path = "^" + piece.place();  // PEFT matches ends of paths otherwise
-    if (lora->rank() != config["r"]) config["rank_pattern"][path] = lora->rank();
-    if (lora->alpha() != config["lora_alpha"]) config["alpha_pattern"][path] = whole_if_possible(lora->alpha());
+  const std::string path = "^" + piece.place();  // PEFT matches ends of paths otherwise
+  for (const auto& [name, value] : piece.settings()) {
+    if (name == "rank" && value != config["r"]) config["rank_pattern"][path] = whole_if_possible(value);
+    if (name == "alpha" && value != config["lora_alpha"]) config["alpha_pattern"][path] = whole_if_possible(value);
   }
 }
 
@@ -306,6 +313,21 @@ bool fits(const nn::State& state, const std::string& key, const Shape& wanted, s
     problems << "\n  mismatched: " << key << " is " << found->second.shape() << ", the adapter has " << wanted;
   else return true;
   return false;
+}
+
+/// PEFT saves the table below an embedding's LoRA as well, which is the base's: it must be this model's.
+void check_tables(const std::vector<std::unique_ptr<Piece>>& pieces, const nn::State& state,
+                  std::set<std::string>& wanted, std::ostream& problems) {
+  for (const auto& piece : pieces) {
+    const auto* lora = dynamic_cast<const LoraEmbedding*>(piece.get());
+    const std::string key = key_of(piece->place(), "base_layer.weight");
+    if (!lora || !state.contains(key)) continue;
+    wanted.insert(key);
+    const Tensor table = lora->base().weight.value().detach();
+    if (fits(state, key, table.shape(), problems) && table.numel() > 0 &&
+        max(abs(to(cast(state.at(key), table.dtype()), table.device()) - table)).item() != 0)
+      problems << "\n  different: " << key << " is not this model's: the adapter was trained on another base";
+  }
 }
 
 /// Copies a file's tensors into the pieces; an Error lists all that do not fit before anything is written.
@@ -328,6 +350,7 @@ void fill(const AdapterOptions& options, const std::vector<std::unique_ptr<Piece
       values.emplace_back(p, turned(options, *piece, *p, value));
     }
   const auto* lora = std::get_if<LoraOptions>(&options);
+  check_tables(pieces, state, wanted, problems);
   for (const auto& [key, value] : state)
     if (!wanted.contains(key) && !(lora && lora->bias == LoraBias::all && is_repeated(key)))
       problems << "\n  unexpected: " << key << ' ' << value.shape();

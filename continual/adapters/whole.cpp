@@ -5,13 +5,8 @@
 
 namespace stet::continual {
 namespace {
-
-[[noreturn]] void refuse_untied(const Piece& piece, const nn::TiedLinear& head) {
-  fail("merge", "'", piece.path(), "' unties '", head.table().path(), "' and '", head.path(),
-       "', and the base has one weight for both: no state of it holds the merged model (ensure_weight_tying)");
+constexpr std::string_view kHint = " (ensure_weight_tying)";
 }
-
-}  // namespace
 
 std::vector<nn::Parameter*> own_parameters(const nn::Module& module) {
   const std::string path = module.path();
@@ -40,7 +35,7 @@ void WholeTable::plug(bool on) {
 }
 
 void WholeTable::fold(nn::State& state) const {
-  if (!tied_place_) refuse_untied(*this, head_);
+  if (!tied_place_) refuse_untied(*this, head_, kHint);
   WholeModule::fold(state);
 }
 
@@ -56,7 +51,7 @@ void WholeHead::plug(bool on) {
   else if (base_.stand_in == &weight) base_.stand_in = nullptr;
 }
 
-void WholeHead::fold(nn::State&) const { refuse_untied(*this, base_); }
+void WholeHead::fold(nn::State&) const { refuse_untied(*this, base_, kHint); }
 
 BiasPiece::BiasPiece(nn::Parameter& bias, nn::Module& base, std::string name, std::string place)
     : Piece(base, std::move(name), std::move(place)) {

@@ -36,9 +36,11 @@ TEST_CASE("PEFT's adapters give PEFT's logits and are written as PEFT reads them
   const Tensor tokens = to(golden.at("in.tokens"), default_device());
   const test::Scratch scratch;
   const char* keep = std::getenv("STET_ADAPTERS_OUT");  // for make_adapter_goldens.py --check
-  for (const std::string name : {"lora", "rslora", "dora", "ia3", "gpt2_lora", "gpt2_dora", "gpt2_ia3", "lora_patterns",
-                                 "lora_head", "ia3_head", "norms", "gpt2_bias_all", "gpt2_lora_only", "gpt2_wte",
-                                 "gpt2_untied", "gpt2_tied", "tied_llama", "gpt2_ia3_whole"}) {
+  for (const std::string name :
+       {"lora",           "rslora",        "dora",        "ia3",       "gpt2_lora",  "gpt2_dora",
+        "gpt2_ia3",       "lora_patterns", "lora_head",   "ia3_head",  "norms",      "gpt2_bias_all",
+        "gpt2_lora_only", "gpt2_wte",      "gpt2_untied", "gpt2_tied", "tied_llama", "gpt2_ia3_whole",
+        "lora_embed",     "dora_embed",    "gpt2_embed"}) {
     CAPTURE(name);
     LlamaCase llama(name == "tied_llama");
     test::Gpt2Case gpt2;
@@ -64,7 +66,8 @@ TEST_CASE("PEFT's adapters give PEFT's logits and are written as PEFT reads them
     std::size_t repeated = 0;
     for (const auto& [key, value] : theirs) {
       CAPTURE(key);
-      if (key.ends_with(".original_module.bias") || key.ends_with(".modules_to_save.bias")) {
+      if (key.ends_with(".original_module.bias") || key.ends_with(".modules_to_save.bias") ||
+          key.ends_with(".embed_tokens.base_layer.weight")) {
         ++repeated;
         continue;
       }
@@ -72,7 +75,8 @@ TEST_CASE("PEFT's adapters give PEFT's logits and are written as PEFT reads them
       CHECK(same_bits(mine.at(key), value));
     }
     CHECK(mine.size() + repeated == theirs.size());
-    CHECK(repeated == (name == "gpt2_bias_all" ? 6 : 0));  // of ln_f and two c_proj
+    // Of ln_f and two c_proj; the base's table.
+    CHECK(repeated == (name == "gpt2_bias_all" ? 6 : name == "lora_embed" || name == "dora_embed" ? 1 : 0));
     const Tensor before = logits();
     adapters.detach("theirs");
     adapters.load("mine", folder);
@@ -191,6 +195,25 @@ TEST_CASE("files that do not fit are refused by name", "[adapters][misuse]") {
   scratch.write("adapter_config.json", R"({"peft_type": "VERA"})");
   CHECK_THAT(message_of([&] { adapters.load("b", scratch.path()); }),
              Contains("peft_type near byte") && Contains("\"VERA\""));
+}
+
+TEST_CASE("an embedding's LoRA that was trained on another table is refused by name", "[adapters][misuse]") {
+  const test::Scratch scratch;
+  std::filesystem::copy(kGoldens / "lora_embed", scratch.path());
+  LlamaCase llama;
+  const std::string key = "base_model.model.model.embed_tokens.base_layer.weight";
+  nn::State file = nn::load_safetensors(scratch.path() / "adapter_model.safetensors");
+  REQUIRE(file.contains(key));
+  Adapters adapters(llama.model);
+  CHECK_THAT(message_of([&] { adapters.load("b", scratch.path()); }),
+             Contains("different: " + key + " is not this model's"));
+  file[key] = zeros({20, 8});  // as of a vocabulary with one more token
+  nn::save_safetensors(scratch.path() / "adapter_model.safetensors", file);
+  CHECK_THAT(message_of([&] { adapters.load("b", scratch.path()); }), Contains("mismatched: " + key + " is (20, 8)"));
+  CHECK(adapters.names().empty());
+  file.erase(key);
+  nn::save_safetensors(scratch.path() / "adapter_model.safetensors", file);
+  adapters.load("b", scratch.path());
 }
 
 TEST_CASE("adapter files that end anywhere are refused by name, and nothing is attached", "[adapters]") {

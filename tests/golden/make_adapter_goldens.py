@@ -68,6 +68,13 @@ CASES = {
                                                  ensure_weight_tying=True)),
     "gpt2_ia3_whole": ("gpt2", peft.IA3Config(target_modules=["c_attn"], feedforward_modules=[], fan_in_fan_out=True,
                                               modules_to_save=["wpe", "ln_1", "lm_head"])),
+    # PEFT saves the table below "embed_tokens" as well, but not that below "wte".
+    "lora_embed": ("llama", peft.LoraConfig(r=3, lora_alpha=2, use_rslora=True, lora_dropout=0.1,
+                                            target_modules=["q_proj", "embed_tokens"],
+                                            rank_pattern={"embed_tokens": 5}, alpha_pattern={"embed_tokens": 7})),
+    "dora_embed": ("llama", peft.LoraConfig(r=2, use_dora=True, target_modules=["v_proj", "embed_tokens"])),
+    "gpt2_embed": ("gpt2", peft.LoraConfig(r=2, lora_alpha=3, fan_in_fan_out=True,
+                                           target_modules=["c_attn", "wte", "wpe"])),
 }
 
 

@@ -1,4 +1,4 @@
-// Blocks and models: what they may not see, cached decoding, padding, recomputation, sequence losses, names.
+// Blocks and models: what they may not see, cached decoding, padding, sequence losses, names.
 #include <cmath>
 #include <limits>
 #include <numbers>
@@ -6,7 +6,6 @@
 
 #include <stet/autograd/engine.h>
 #include <stet/autograd/squared.h>
-#include <stet/nn/checkpoint.h>
 #include <stet/nn/models/bert.h>
 #include <stet/nn/models/gpt2.h>
 #include <stet/nn/models/llama.h>
@@ -100,6 +99,12 @@ TEST_CASE("Bert: padding changes nothing, and both directions are seen", "[trans
   CHECK(distance(hidden, slice(padded_hidden, 1, 0, 6)) < 1e-5);
   CHECK(distance(pooled, padded_pooled) < 1e-5);
   CHECK(distance(select(hidden, 1, 0), select(model(longer).hidden, 1, 0)) > 1e-3);
+  CHECK(test::message_of([&] {
+          model(ids, {.token_types = zeros({4, 6}, i64)});
+        }) == "[Bert] token types (4, 6) for tokens (1, 6): expected one for each");
+  CHECK(test::message_of([&] {
+          nn::mean_pooling(padded_hidden, ones({1, 10}));
+        }) == "[mean_pooling] padding of f32: expected bool");
 }
 
 TEST_CASE("an attention layer with one weight for q, k and v equals one with three", "[transformer]") {
@@ -145,6 +150,51 @@ TEST_CASE("a cache that grows keeps what it has", "[transformer]") {
   }
 }
 
+TEST_CASE("A call that fails leaves the cache as it was") {
+  nn::Llama model(small_llama());
+  const NoGrad no_grad;
+  const Tensor ids = tokens(1, 5), whole = model(ids);
+  nn::KvCache cache;
+  model(slice(ids, 1, 0, 2), {.cache = &cache});
+  const Tensor rest = slice(ids, 1, 2);
+  const auto fails = [&](const nn::AttentionContext& context) {
+    CHECK_THROWS_AS(model(rest, context), Error);
+    CHECK(cache.length() == 2);
+  };
+  fails({.padding = ones({1, 4}, boolean), .cache = &cache});
+  fails({.mask = zeros({3, 4}), .cache = &cache});
+  struct Fails final : nn::SublayerSlot {
+    Tensor operator()(const Tensor&, const Tensor&) override { throw Error("a later block"); }
+  } later;
+  auto* block = dynamic_cast<nn::TransformerBlock*>(model.layers.children()[1]);
+  REQUIRE(block);
+  block->mlp_slot = &later;
+  fails({.cache = &cache});
+  block->mlp_slot = nullptr;
+  CHECK(distance(model(rest, {.cache = &cache}), slice(whole, 1, 2)) < 1e-5);
+  CHECK(cache.length() == 5);
+  nn::MultiHeadAttention layer(8, 2);
+  nn::KvCache alone;
+  CHECK_THROWS_AS(layer(zeros({1, 3, 8}), {.padding = ones({1, 4}, boolean), .cache = &alone}), Error);
+  CHECK(alone.length() == 0);
+}
+
+TEST_CASE("A cache refuses keys and values that do not go with each other or with those before") {
+  const NoGrad no_grad;
+  nn::KvCache cache;
+  const Tensor k = zeros({1, 2, 3, 4});
+  const auto message = [&](const Tensor& keys, const Tensor& values) {
+    return test::message_of([&] { cache.append(0, keys, values); });
+  };
+  for (const auto& [keys, values] : {std::pair(zeros({2, 3, 4}), zeros({2, 3, 4})), std::pair(k, zeros({1, 2, 4, 4})),
+                                     std::pair(k, zeros({1, 2, 3, 4}, f64))})
+    CHECK(message(keys, values).starts_with("[KvCache] k "));
+  cache.append(0, k, k);
+  for (const Tensor& other : {zeros({2, 2, 3, 4}), zeros({1, 1, 3, 4}), zeros({1, 2, 3, 5}), zeros({1, 2, 3, 4}, f64)})
+    CHECK(message(other, other).starts_with("[KvCache] layer 0: "));
+  CHECK(cache.length() == 3);
+}
+
 TEST_CASE("kept positions are made anew for another dtype and for more of them", "[transformer]") {
   nn::Positions positions;
   const std::vector<double> frequencies{1};
@@ -154,6 +204,11 @@ TEST_CASE("kept positions are made anew for another dtype and for more of them",
   const RotaryTable table = positions.rotary(70, 3, frequencies, 2, {f64, device});
   CHECK(distance(table.cos, 2.0 * cos(to(tensor({{70.0}, {71.0}, {72.0}}), device))) < 1e-12);
   CHECK(distance(table.sin, 2.0 * sin(to(tensor({{70.0}, {71.0}, {72.0}}), device))) < 1e-12);
+}
+
+TEST_CASE("Rotary angles are not stretched by a factor that is no positive number") {
+  for (const double wrong : {0.0, -2.0, std::numeric_limits<double>::quiet_NaN()})
+    CHECK_THROWS_AS(nn::scaled_frequencies(8, 10, {.kind = nn::RopeScaling::Kind::linear, .factor = wrong}), Error);
 }
 
 TEST_CASE("YaRN's ramp over the pairs stays within the head", "[transformer]") {
@@ -182,50 +237,6 @@ TEST_CASE("YaRN's ramp over the pairs stays within the head", "[transformer]") {
   near(kept(0, 8), {1, 6 / 7.0, 5 / 7.0, 4 / 7.0});  // to number 7, the head's last, at the latest
   near(kept(0.3, 1.7, true), {1, 0.5, 0, 0});
   near(kept(-0.7, -0.3, true), {1, 0, 0, 0});  // a step, where both ends are pair 0
-}
-
-TEST_CASE("recomputation gives the same gradients to the bit, with dropout", "[transformer]") {
-  const Tensor ids = tokens(2, 9);
-  std::vector<Tensor> first;
-  for (const bool recompute : {false, true}) {
-    nn::Gpt2 model(small_gpt2(0.2));
-    model.h.recompute = recompute;
-    for (int step = 0; step < 3; ++step) nn::next_token_loss(model(ids), ids).backward();
-    std::vector<Tensor> now;
-    for (const auto* p : model.parameters()) now.push_back(p->grad());
-    for (const auto* b : model.buffers()) now.push_back(b->value());
-    if (first.empty()) first = now;
-    REQUIRE(first.size() == now.size());
-    for (std::size_t i = 0; i < now.size(); ++i) CHECK(same_bits(first[i], now[i]));
-  }
-}
-
-TEST_CASE("recomputation: inputs without gradients, frozen blocks, second derivatives", "[transformer]") {
-  nn::Linear layer(4, 4);
-  const auto run = [&](const Tensor& x) { return tanh(layer(x)); };
-  const Tensor x = spread({3, 4}, -1, 1, 1, f32);
-  sum(square(nn::checkpoint(layer, run, x))).backward();
-  const Tensor kept = layer.weight.grad();
-  layer.zero_grad();
-  sum(square(run(x))).backward();
-  CHECK(same_bits(kept, layer.weight.grad()));
-  layer.freeze();
-  CHECK_FALSE(nn::checkpoint(layer, run, x).requires_grad());
-  const Tensor leaf = x.clone().set_requires_grad();
-  CHECK(same_bits(grad(sum(nn::checkpoint(layer, run, leaf)), {leaf})[0], grad(sum(run(leaf)), {leaf})[0]));
-  const std::string message =
-      test::message_of([&] { grad(sum(nn::checkpoint(layer, run, leaf)), {leaf}, {.create_graph = true}); });
-  CHECK(message.find("[checkpoint]") == 0);
-}
-
-TEST_CASE("recomputation leaves the default generator where it was", "[transformer]") {
-  nn::Linear layer(4, 4);
-  const auto run = [&](const Tensor& x) { return layer(x) * bernoulli({3, 4}, 0.5); };
-  const Tensor loss = sum(nn::checkpoint(layer, run, spread({3, 4}, -1, 1, 1, f32)));
-  bernoulli({3, 4}, 0.5);
-  const GeneratorState before = default_generator().state();
-  loss.backward();
-  CHECK(default_generator().state().draw == before.draw);
 }
 
 TEST_CASE("squared per-sample gradients of a language model equal a loop", "[transformer]") {
@@ -332,6 +343,9 @@ TEST_CASE("Dropout that is no probability and a stack without blocks are refused
     llama.attention_dropout = wrong;
     CHECK(message([&] { nn::Llama model(llama); }) == "[MultiHeadAttention] 'model.layers.0.self_attn'" + attention);
   }
+  CHECK(message([] {
+          nn::BertClassifier model({.vocab_size = 11, .hidden_size = 8, .num_attention_heads = 2}, {.num_labels = 0});
+        }) == "[BertClassifier] num_labels 0: expected at least 1");
   CHECK(message([] { nn::MultiHeadAttention(8, 2, {.dropout = 1}); }) ==
         "[MultiHeadAttention] '': dropout 1, expected at least 0 and below 1");
   for (const std::int64_t count : {-1, 0}) {
