@@ -85,7 +85,9 @@ mutation data/tokenizers/split.cpp 'llama3_end(text, at, 1)' 'llama3_end(text, a
 mutation data/tokenizers/added_tokens.cpp 'at += entry ? entry->text.size() : 1;' 'at += 1;' tokenizer_json_test
 mutation data/tokenizers/train_bpe.cpp 'top.count < options_.min_frequency' 'top.count <= options_.min_frequency' train_bpe_test
 # Adapters.
-mutation continual/adapters/lora.cpp 'linear(linear(in, lora_A) * scale_, lora_B)' 'linear(linear(in, lora_A), lora_B)' adapters_test
+mutation continual/adapters/lora.cpp 'linear(linear(in, lora_A) * numbers_.scale(), lora_B)' 'linear(linear(in, lora_A), lora_B)' adapters_test
+mutation continual/adapters/lora.cpp 'embedding(lora_embedding_A, index) * numbers_.scale()' 'embedding(lora_embedding_A, index)' adapter_embeddings_test
+mutation continual/adapters/lora.cpp 'if (head_) refuse_untied(*this, *head_);' '' adapter_embeddings_test
 mutation continual/adapters/ia3.cpp '!feedforward_ ? bias * flatten(ia3_l) : bias' 'true ? bias : bias' adapters_test
 mutation continual/adapters/bottleneck.cpp 'Bottleneck::parallel ? x : y' 'Bottleneck::parallel ? y : x' adapter_rules_test
 mutation continual/adapters/adapters.cpp 'p->set_trainable(false);' ';' adapters_test
@@ -98,7 +100,7 @@ mutation continual/adapters/peft_files.cpp 'keys.size() > 1 && !(' 'keys.empty()
 mutation nn/layers.h ': table_.weight.value()' ': table_.weight' adapter_copies_test
 mutation continual/feature_cache.cpp 'key.values.emplace_back(*p);' ';' feature_cache_test
 mutation continual/feature_cache.cpp 'if (!(now == key_)) rows_.clear();' ';' feature_cache_test
-mutation continual/feature_cache.cpp 'piece && piece->is_merged()' 'piece && false' feature_cache_test
+mutation continual/adapters/adapter.h 'return {merged_ ? &*merged_ : nullptr};' 'return {};' feature_cache_test
 mutation continual/tradeoff.cpp 'std::min(*least, here)' 'here' tradeoff_test
 # Optimizers.
 mutation optim/optimizers.cpp 'u.correction2 = 1 - std::pow(o.beta2, t)' 'u.correction2 = 1 - std::pow(o.beta2, t + 1)' optim_golden_test
