@@ -263,10 +263,13 @@ bool read_scaling(Fields& f, std::int64_t positions, RopeScaling& out) {
   if (name.text() == "linear") out.kind = RopeScaling::Kind::linear;
   else if (name.text() == "llama3") out.kind = RopeScaling::Kind::llama3;
   else if (name.text() == "yarn") out.kind = RopeScaling::Kind::yarn;
-  else name.refuse("found ", quoted(name.text()), ", which is not supported, expected default, linear, llama3 or yarn");
+  else if (name.text() == "dynamic") out.kind = RopeScaling::Kind::dynamic;
+  else
+    name.refuse("found ", quoted(name.text()),
+                ", which is not supported, expected default, linear, dynamic, llama3 or yarn");
   if (out.kind == RopeScaling::Kind::yarn) return read_yarn(f, positions, out), true;
   out.factor = f.required("factor", 1, 1e6);
-  if (out.kind == RopeScaling::Kind::linear) return true;
+  if (out.kind == RopeScaling::Kind::linear || out.kind == RopeScaling::Kind::dynamic) return true;
   out.low_freq_factor = f.required("low_freq_factor", 0, 1e6);
   out.high_freq_factor = f.required("high_freq_factor", 0, 1e6);
   out.original_max_position_embeddings = f.size("original_max_position_embeddings");

@@ -62,7 +62,8 @@ std::string config_text(const Gpt2Config& c, const std::vector<std::int64_t>& en
 namespace {
 json rope_scaling(const RopeScaling& s) {
   if (s.kind == RopeScaling::Kind::none) return nullptr;
-  if (s.kind == RopeScaling::Kind::linear) return {{"rope_type", "linear"}, {"factor", s.factor}};
+  if (s.kind == RopeScaling::Kind::linear || s.kind == RopeScaling::Kind::dynamic)
+    return {{"rope_type", s.kind == RopeScaling::Kind::linear ? "linear" : "dynamic"}, {"factor", s.factor}};
   if (s.kind == RopeScaling::Kind::yarn) {
     json out{{"rope_type", "yarn"},      {"factor", s.factor},
              {"beta_fast", s.beta_fast}, {"beta_slow", s.beta_slow},

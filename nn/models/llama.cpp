@@ -61,7 +61,7 @@ double kept_of_yarn(std::size_t pair, double width, double base, const RopeScali
 
 std::vector<double> scaled_frequencies(std::int64_t width, double base, const RopeScaling& s) {
   std::vector<double> out = rotary_frequencies(width, base);
-  if (s.kind == RopeScaling::Kind::none) return out;
+  if (s.kind == RopeScaling::Kind::none || s.kind == RopeScaling::Kind::dynamic) return out;
   check(std::isfinite(s.factor) && s.factor > 0, "Llama", "rope_scaling with factor ", s.factor,
         ", expected a positive number");
   for (std::size_t i = 0; i < out.size(); ++i) {

@@ -11,9 +11,10 @@ namespace stet::nn {
 /// original positions, leaves those that turn more than high_freq_factor times, and goes over from one to the other
 /// in between. `yarn` (Peng et al. 2023, section 3.2) goes over between the pairs that turn beta_fast and beta_slow
 /// times, found as whole numbers unless `truncate` is off, evenly by the pair's number; cosines and sines are
-/// multiplied by attention_factor, 0.1 ln(factor) + 1 where none is given.
+/// multiplied by attention_factor, 0.1 ln(factor) + 1 where none is given. `dynamic` changes nothing within
+/// max_position_embeddings, which is as far as a Llama goes here.
 struct RopeScaling {
-  enum class Kind { none, linear, llama3, yarn } kind = Kind::none;
+  enum class Kind { none, linear, llama3, yarn, dynamic } kind = Kind::none;
   double factor = 1, low_freq_factor = 1, high_freq_factor = 4;
   double beta_fast = 32, beta_slow = 1;
   bool truncate = true;

@@ -105,6 +105,7 @@ def main():
     write("llama_rope", llama(head_dim=8, rope_parameters=rope(
         rope_type="llama3", low_freq_factor=0.1, high_freq_factor=1.0, original_max_position_embeddings=16)))
     write("llama_linear", llama(head_dim=8, rope_parameters=rope(rope_type="linear")), config=older)
+    write("llama_dynamic", llama(head_dim=8, rope_parameters=rope(rope_type="dynamic")))
     yarn = rope(rope_type="yarn", factor=4.0, original_max_position_embeddings=16, beta_fast=2.0, beta_slow=0.1)
     write("llama_yarn", llama(head_dim=16, rope_parameters=yarn))
     write("llama_yarn_old", llama(head_dim=16, rope_parameters=yarn | dict(

@@ -38,6 +38,7 @@ constexpr const char* kFolders[] = {"gpt2",
                                     "qwen2_window_old",
                                     "llama_rope",
                                     "llama_linear",
+                                    "llama_dynamic",
                                     "llama_yarn",
                                     "llama_yarn_old"};
 
