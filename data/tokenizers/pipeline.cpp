@@ -120,7 +120,7 @@ Pipeline::Pipeline(Parts parts) : parts_(std::move(parts)) {
   for (const AddedToken& token : parts_.added) {
     bytes_[static_cast<std::size_t>(token.id)] = token.content;
     if (token.special) special_[static_cast<std::size_t>(token.id)] = true;
-    if (token.normalized && !parts_.normalizer.empty()) normalized_.add(token, parts_.normalizer(token.content));
+    if (token.normalized) normalized_.add(token, parts_.normalizer(token.content));
     else raw_.add(token, token.content);
   }
   raw_.seal();

@@ -77,7 +77,7 @@ class Pipeline final : public Tokenizer {
   void check_id(std::span<const std::int64_t> ids, std::size_t at) const;
 
   Parts parts_;
-  AddedTokens raw_, normalized_;    // looked for before and after the normaliser
+  AddedTokens raw_, normalized_;    // looked for in the whole text, then, normalised, in what is left
   std::vector<std::string> bytes_;  // by id: what a token stands for
   std::vector<bool> special_;       // by id
   mutable std::mutex cache_mutex_;

@@ -122,3 +122,9 @@ TEST_CASE("All settings of a byte-level BPE are saved") {
   for (const char* part : {"vocab", "merges", "unk_token", "fuse_unk", "ignore_merges"})
     CHECK(saved["model"][part] == file["model"][part]);
 }
+
+TEST_CASE("Tokens that are not normalized are looked for in the whole text first, without a normalizer too") {
+  json file = bpe({{"a", 0}, {"x", 1}, {"<", 2}, {">", 3}});
+  file["added_tokens"] = {added(4, "<a>", true), added(5, "x<a", false, true)};
+  CHECK(load(file)->encode("x<a>x<a") == Ids{1, 4, 5});
+}
