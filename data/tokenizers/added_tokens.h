@@ -15,7 +15,8 @@ struct AddedToken {
   Id id = 0;
   bool special = false;
   bool strip_left = false, strip_right = false;  // takes the white space beside it along
-  bool normalized = false;                       // looked for in the normalised text
+  bool in_model = false;                         // also a token of the model's own vocabulary
+  bool normalized = false;                       // looked for in the normalised text, after those that are not
 };
 
 /// The longest token wins where several start at one place, the leftmost where they overlap.

@@ -82,7 +82,7 @@ std::unique_ptr<Tokenizer> load_gpt2_files(const fs::path& vocab, const fs::path
   parts.model = std::make_unique<ByteBpe>(parts.vocabulary, read_merges(merges, parts.vocabulary), ByteBpe::Options{});
   constexpr std::string_view kEnd = "<|endoftext|>";
   if (const auto end = parts.vocabulary.id_of(kEnd))
-    parts.added.push_back({.content = std::string(kEnd), .id = *end, .special = true});
+    parts.added.push_back({.content = std::string(kEnd), .id = *end, .special = true, .in_model = true});
   std::error_code ignored;
   if (const fs::path more = vocab.parent_path() / "added_tokens.json"; fs::exists(more, ignored))
     read_ids(JsonFile(more, kLoad), parts.vocabulary, &parts.added);

@@ -102,8 +102,9 @@ ordered_json added_json(std::vector<AddedToken> added) {
 ordered_json model_json(const Parts& parts, const ByteBpe& model) {
   const auto& options = model.options();
   ordered_json vocab = ordered_json::object(), merges = ordered_json::array();
+  // A token that the model has itself stays: merges may make it, and other libraries number the rest anew without it.
   std::vector<bool> added(static_cast<std::size_t>(parts.vocabulary.size()), false);
-  for (const AddedToken& t : parts.added) added[static_cast<std::size_t>(t.id)] = t.id != options.unknown;
+  for (const AddedToken& t : parts.added) added[static_cast<std::size_t>(t.id)] = !t.in_model;
   std::vector<std::pair<std::string, Id>> entries;
   for (Id id = 0; id < parts.vocabulary.size(); ++id)
     if (parts.vocabulary.has(id) && !added[static_cast<std::size_t>(id)])

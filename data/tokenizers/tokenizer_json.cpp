@@ -182,6 +182,7 @@ void read_added(const Value& list, Parts& parts) {
                            .special = item.at("special").flag(),
                            .strip_left = item.at("lstrip").flag(),
                            .strip_right = item.at("rstrip").flag(),
+                           .in_model = parts.vocabulary.id_of(item.at("content").text()).has_value(),
                            .normalized = item.at("normalized").flag()};
     require(!token.content.empty(), item.at("content"), "found \"\", expected a token");
     require(!item.at("single_word").flag(), item.at("single_word"),

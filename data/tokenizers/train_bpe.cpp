@@ -188,7 +188,7 @@ std::unique_ptr<Tokenizer> train_bpe(std::span<const std::string> texts, std::in
   };
   for (const std::string& token : options.special_tokens) {
     check(!token.empty() && is_utf8(token), kOp, "special token ", next, ": expected non-empty UTF-8");
-    parts.added.push_back({.content = token, .id = next, .special = true});
+    parts.added.push_back({.content = token, .id = next, .special = true, .in_model = true});
     add(token);
   }
   // The order of their spelling, which is GPT-2's: printable bytes first.

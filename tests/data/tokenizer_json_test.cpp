@@ -128,3 +128,18 @@ TEST_CASE("Tokens that are not normalized are looked for in the whole text first
   file["added_tokens"] = {added(4, "<a>", true), added(5, "x<a", false, true)};
   CHECK(load(file)->encode("x<a>x<a") == Ids{1, 4, 5});
 }
+
+TEST_CASE("An added token that the model has as well is saved in its vocabulary") {
+  json file = bpe({{"<s>", 0}, {"a", 1}, {"b", 2}, {"c", 3}, {"ab", 4}, {"abc", 5}},
+                  json::array({json::array({"a", "b"}), json::array({"ab", "c"})}));
+  file["added_tokens"] = {added(0, "<s>", true), added(3, "c", false), added(4, "ab", false), added(5, "abc", false),
+                          added(6, "<t>", true)};
+  const test::Scratch scratch;
+  const auto path = scratch.path() / "saved.json";
+  const auto tokenizer = load(file);
+  tokenizer->save(path);
+  // Without <s> in its vocabulary other libraries would give the ids from 0 anew.
+  CHECK(json::parse(std::ifstream(path))["model"]["vocab"] == file["model"]["vocab"]);
+  const auto again = data::load_tokenizer(path);
+  for (const char* text : {"abc", "aabcab", "c<s><t>"}) CHECK(again->encode(text) == tokenizer->encode(text));
+}
