@@ -3,6 +3,7 @@
 #include <stet/data/tokenizers/train_bpe.h>
 
 #include <algorithm>
+#include <optional>
 #include <queue>
 #include <unordered_map>
 #include <unordered_set>
@@ -56,7 +57,7 @@ class Trainer {
 
   void change(std::uint64_t pair, std::int64_t by, std::uint32_t word);
   void merge_in(std::uint32_t word, std::uint32_t left, std::uint32_t right, std::uint32_t merged);
-  std::uint32_t token_for(std::uint32_t left, std::uint32_t right);
+  std::optional<std::uint32_t> token_for(std::uint32_t left, std::uint32_t right);
 
   Vocabulary& vocabulary_;
   const TrainBpeOptions& options_;
@@ -126,10 +127,14 @@ void Trainer::merge_in(std::uint32_t word, std::uint32_t left, std::uint32_t rig
   ids.resize(kept);
 }
 
-/// The id of the merged token: a new one, unless another pair has made the same bytes before.
-std::uint32_t Trainer::token_for(std::uint32_t left, std::uint32_t right) {
+/// The id of the merged token: a new one, unless another pair has made the same bytes before. None where the token
+/// would be spelled as a special one, which no text may become.
+std::optional<std::uint32_t> Trainer::token_for(std::uint32_t left, std::uint32_t right) {
   std::string token = spelled_[left] + spelled_[right];
-  if (const auto id = vocabulary_.id_of(token)) return static_cast<std::uint32_t>(*id);
+  if (const auto id = vocabulary_.id_of(token)) {
+    if (*id < std::ssize(options_.special_tokens)) return {};
+    return static_cast<std::uint32_t>(*id);
+  }
   const auto id = static_cast<std::uint32_t>(spelled_.size());
   const auto problem = vocabulary_.add(token, id);
   if (problem) fail<BugError>(kOp, *problem);
@@ -152,13 +157,14 @@ std::vector<ByteBpe::Rule> Trainer::merge(std::int64_t vocab_size) {
     }
     if (top.count < options_.min_frequency) break;
     const auto left = static_cast<std::uint32_t>(top.pair >> 32), right = static_cast<std::uint32_t>(top.pair);
-    const std::uint32_t merged = token_for(left, right);
+    const auto merged = token_for(left, right);
+    if (!merged) continue;
     // A pair can come back, where a token of its own bytes was made by another pair.
-    if (!entry.has_rule) rules.push_back({left, right, merged});
+    if (!entry.has_rule) rules.push_back({left, right, *merged});
     entry.has_rule = true;
     const std::vector<std::uint32_t> words = std::move(entry.words);
     entry.words.clear();
-    for (const std::uint32_t word : words) merge_in(word, left, right, merged);
+    for (const std::uint32_t word : words) merge_in(word, left, right, *merged);
     pairs_[top.pair].count = 0;
     std::sort(increased_.begin(), increased_.end());
     increased_.erase(std::unique(increased_.begin(), increased_.end()), increased_.end());

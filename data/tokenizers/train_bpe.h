@@ -28,8 +28,9 @@ struct TrainBpeOptions {
 /// `vocab_size` tokens or no pair is frequent enough. The same texts give the same tokenizer, on any machine: of
 /// equally frequent pairs the one with the smaller ids is first. Pair counts are kept up to date instead of being
 /// counted anew: time grows with the text's distinct words, not with their number times the merges.
-/// Special tokens that stand in the texts are not treated as such. Throws an Error for a vocabulary smaller than
-/// its special tokens and bytes, or of 2^24 or more.
+/// Special tokens that stand in the texts are not treated as such, and no merge makes one: a pair that would be spelled
+/// like it stays two tokens (Hugging Face's trainer, equal otherwise, merges it into the special one). Throws an Error
+/// for a vocabulary smaller than its special tokens and bytes, or of 2^24 or more.
 std::unique_ptr<Tokenizer> train_bpe(std::span<const std::string> texts, std::int64_t vocab_size,
                                      const TrainBpeOptions& options = {});
 

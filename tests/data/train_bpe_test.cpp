@@ -102,3 +102,20 @@ TEST_CASE("Training refuses what cannot be") {
   CHECK(message(300, {.special_tokens = {"\xff"}}).find("expected non-empty UTF-8") != std::string::npos);
   CHECK(message(300, {.min_frequency = 0}).find("min_frequency 0") != std::string::npos);
 }
+
+TEST_CASE("No text becomes a special token that is not parsed") {
+  const std::vector<std::string> texts(50, "PAD the PAD theme PAD");
+  const std::vector<std::string> special = {"<|endoftext|>", "PAD", "the", "ĠPA"};  // the last: " PA" spelled
+  const auto tokenizer = data::train_bpe(texts, 280, {.special_tokens = special});
+  for (const std::string text : {"PAD", "the theme", " PAD PA"}) {
+    const Ids ids = tokenizer->encode(text, {.parse_special_tokens = false});
+    for (const auto id : ids) CHECK(id >= 4);
+    CHECK(tokenizer->decode(ids, {.skip_special_tokens = true}) == text);
+  }
+  CHECK(tokenizer->encode("PADthe") == Ids{1, 2});
+  const test::Scratch scratch;
+  tokenizer->save(scratch.path() / "tokenizer.json");
+  const auto again = data::load_tokenizer(scratch.path());
+  for (const std::string text : {"PAD", "the theme", " PAD PA<|endoftext|>"})
+    CHECK(again->encode(text) == tokenizer->encode(text));
+}
