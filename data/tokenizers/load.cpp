@@ -202,17 +202,33 @@ std::unique_ptr<Tokenizer> load_tokenizer(const fs::path& path) {
   return reader(path);
 }
 
+namespace {
+
+constexpr std::string_view kTemplates = "additional_chat_templates";  // transformers' folder for further ones
+
+void replace_file(const fs::path& from, const fs::path& to) {
+  std::error_code absent;
+  if (!fs::equivalent(from, to, absent)) fs::copy_file(from, to, fs::copy_options::overwrite_existing);
+}
+
+}  // namespace
+
 bool is_tokenizer_file(std::string_view name) {
   return name.starts_with("tok") || name.starts_with("vocab") || name == "merges.txt" || name == "encoder.json" ||
-         name == "added_tokens.json" || name == "special_tokens_map.json" || name.ends_with(".model");
+         name == "added_tokens.json" || name == "special_tokens_map.json" || name.ends_with(".model") ||
+         name == "tekken.json" || name == "chat_template.jinja" || name == "chat_template.json" || name == kTemplates;
 }
 
 void copy_tokenizer(const fs::path& from, const fs::path& to) {
   try {
     for (const auto& entry : fs::directory_iterator(from)) {
-      const std::string name = entry.path().filename().string();
-      if (entry.is_regular_file() && is_tokenizer_file(name) && entry.path() != to / name)
-        fs::copy_file(entry.path(), to / name, fs::copy_options::overwrite_existing);
+      const fs::path name = entry.path().filename();
+      if (!is_tokenizer_file(name.string())) continue;
+      if (entry.is_regular_file()) replace_file(entry.path(), to / name);
+      if (name != kTemplates || !entry.is_directory()) continue;
+      fs::create_directory(to / name);
+      for (const auto& chat : fs::directory_iterator(entry.path()))
+        if (chat.path().extension() == ".jinja") replace_file(chat.path(), to / name / chat.path().filename());
     }
   } catch (const fs::filesystem_error& problem) {
     fail("copy_tokenizer", problem.path1().string(), ": ", problem.code().message());

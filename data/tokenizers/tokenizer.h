@@ -68,10 +68,12 @@ class Tokenizer {
 /// not supported is an Error naming file and field; `truncation` and `padding` are the caller's business and do
 /// nothing here. Ids, merges and types are checked; a damaged file is an Error naming file and key, line or byte.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path);
-/// Whether a file of this name belongs to a tokenizer, those that only other libraries read included.
+/// Whether a file of this name belongs to a tokenizer, those that only other libraries read (chat templates, the
+/// folder of further ones) included.
 bool is_tokenizer_file(std::string_view name);
 /// Copies a folder's tokenizer files as they are, those that only other libraries read included, into another one, as
-/// beside a model that was fine-tuned. Files of the same names are replaced.
+/// beside a model that was fine-tuned. Files of the same names are replaced. Into the folder itself nothing
+/// is copied.
 void copy_tokenizer(const std::filesystem::path& from, const std::filesystem::path& to);
 
 }  // namespace stet::data

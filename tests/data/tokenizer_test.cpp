@@ -194,3 +194,28 @@ TEST_CASE("A saved tokenizer is the same one; kinds that cannot be saved say so"
           golden("gpt2.json")->save(scratch.path() / "absent" / "x.json");
         }).find("could not be written") != std::string::npos);
 }
+
+TEST_CASE("A folder's tokenizer files are copied, chat templates included, but not onto themselves") {
+  const test::Scratch scratch;
+  const fs::path from = scratch.path() / "from", to = scratch.path() / "to";
+  const std::vector<std::string> own = {"tokenizer.json",     "tokenizer_config.json",
+                                        "tekken.json",        "chat_template.jinja",
+                                        "chat_template.json", "additional_chat_templates/tools.jinja"};
+  for (const auto& name : own) scratch.write("from/" + name, name);
+  for (const char* name : {"config.json", "model.safetensors", "templates/x.jinja"})
+    scratch.write(std::string("from/") + name, "");
+  scratch.write("to/tokenizer.json", "another");
+  data::copy_tokenizer(from, to);
+  std::size_t files = 0;
+  for (const auto& entry : fs::recursive_directory_iterator(to)) files += entry.is_regular_file();
+  CHECK(files == own.size());
+  for (const auto& name : own) {
+    CHECK(fs::file_size(to / name) == name.size());
+    CHECK(data::is_tokenizer_file(fs::path(name).begin()->string()));
+  }
+  CHECK_NOTHROW(data::copy_tokenizer(to, scratch.path() / "from" / ".." / "to"));
+  fs::remove(to / "tokenizer.json");
+  fs::create_hard_link(from / "tokenizer.json", to / "tokenizer.json");
+  CHECK_NOTHROW(data::copy_tokenizer(from, to));
+  CHECK(test::message_of([&] { data::copy_tokenizer(scratch.path() / "absent", to); }).starts_with("[copy_tokenizer]"));
+}
