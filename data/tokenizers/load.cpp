@@ -4,6 +4,7 @@
 
 #include <stet/data/tokenizers/formats.h>
 #include <stet/data/tokenizers/pipeline.h>
+#include <stet/data/tokenizers/tokenizer_config.h>
 #include <stet/data/tokenizers/unicode.h>
 #include <stet/tensor/json_file.h>
 
@@ -30,24 +31,6 @@ template <class... Parts>
   fail(kLoad, file.string(), ": line ", number, ": ", parts...);
 }
 
-/// A folder's tokenizer_config.json may name a class whose rules these files do not hold.
-std::optional<JsonFile> read_config(const fs::path& file, std::initializer_list<std::string_view> classes) {
-  const fs::path path = file.parent_path() / "tokenizer_config.json";
-  std::error_code ignored;
-  if (!fs::exists(path, ignored)) return {};
-  JsonFile config(path, kLoad);
-  if (const auto name = config.root().given("tokenizer_class"))
-    if (std::find(classes.begin(), classes.end(), name->text()) == classes.end())
-      name->refuse("found ", quoted(name->text()), ", expected ", quoted(*classes.begin()), " beside ",
-                   file.filename().string());
-  return config;
-}
-
-bool setting(const std::optional<JsonFile>& config, std::string_view key, bool otherwise) {
-  const auto value = config ? config->root().given(key) : std::nullopt;
-  return value ? value->flag() : otherwise;
-}
-
 std::vector<ByteBpe::Rule> read_merges(const fs::path& file, const Vocabulary& vocabulary) {
   const std::string text = read_bytes(file, kLoad);
   MergeRules rules(vocabulary);
@@ -62,11 +45,9 @@ std::vector<ByteBpe::Rule> read_merges(const fs::path& file, const Vocabulary& v
   return rules.take();
 }
 
-void read_ids(const JsonFile& file, Vocabulary& vocabulary, std::vector<AddedToken>* added) {
+void read_ids(const JsonFile& file, Vocabulary& vocabulary) {
   file.root().for_each_member([&](std::string_view token, const JsonFile::Value& id) {
-    const Id number = id.integer(0, kMaxId);
-    if (const auto problem = vocabulary.add(token, number)) id.refuse(*problem);
-    if (added) added->push_back({.content = std::string(token), .id = number});
+    if (const auto problem = vocabulary.add(token, id.integer(0, kMaxId))) id.refuse(*problem);
   });
   if (const auto problem = vocabulary.seal()) file.root().refuse(*problem);
 }
@@ -74,28 +55,26 @@ void read_ids(const JsonFile& file, Vocabulary& vocabulary, std::vector<AddedTok
 }  // namespace
 
 std::unique_ptr<Tokenizer> load_gpt2_files(const fs::path& vocab, const fs::path& merges) {
-  const auto config = read_config(vocab, {"GPT2Tokenizer", "GPT2TokenizerFast"});
+  const TokenizerConfig config(vocab, "GPT2Tokenizer");
+  config.expect_class({"GPT2Tokenizer"});
   Parts parts;
-  if (setting(config, "add_prefix_space", false)) parts.cuts.push_back({.prefix_space = true});
+  if (config.flag("add_prefix_space", false)) parts.cuts.push_back({.prefix_space = true});
   parts.cuts.push_back({.split = Split::gpt2});
-  read_ids(JsonFile(vocab, kLoad), parts.vocabulary, nullptr);
+  read_ids(JsonFile(vocab, kLoad), parts.vocabulary);
   parts.model = std::make_unique<ByteBpe>(parts.vocabulary, read_merges(merges, parts.vocabulary), ByteBpe::Options{});
-  constexpr std::string_view kEnd = "<|endoftext|>";
-  if (const auto end = parts.vocabulary.id_of(kEnd))
-    parts.added.push_back({.content = std::string(kEnd), .id = *end, .special = true, .in_model = true});
-  std::error_code ignored;
-  if (const fs::path more = vocab.parent_path() / "added_tokens.json"; fs::exists(more, ignored))
-    read_ids(JsonFile(more, kLoad), parts.vocabulary, &parts.added);
+  config.add_tokens(parts);
+  parts.before = config.mark("add_bos_token", "bos_token", parts.vocabulary);
+  parts.after = config.mark("add_eos_token", "eos_token", parts.vocabulary);
   return std::make_unique<Pipeline>(std::move(parts));
 }
 
 std::unique_ptr<Tokenizer> load_bert_vocab(const fs::path& file) {
-  const auto config =
-      read_config(file, {"BertTokenizer", "BertTokenizerFast", "DistilBertTokenizer", "DistilBertTokenizerFast"});
+  const TokenizerConfig config(file, "BertTokenizer");
+  config.expect_class({"BertTokenizer", "DistilBertTokenizer"});
   Parts parts;
-  const bool lower = setting(config, "do_lower_case", true);
-  parts.normalizer.add(BertOptions{.cjk = setting(config, "tokenize_chinese_chars", true),
-                                   .strip_accents = setting(config, "strip_accents", lower),
+  const bool lower = config.flag("do_lower_case", true);
+  parts.normalizer.add(BertOptions{.cjk = config.flag("tokenize_chinese_chars", true),
+                                   .strip_accents = config.flag("strip_accents", lower),
                                    .lower = lower});
   parts.cuts.push_back({.split = Split::bert});
   const std::string text = read_bytes(file, kLoad);
@@ -106,16 +85,18 @@ std::unique_ptr<Tokenizer> load_bert_vocab(const fs::path& file) {
       refuse_line(file, number, *problem);
   });
   if (const auto problem = parts.vocabulary.seal()) fail(kLoad, file.string(), ": ", *problem);
-  for (const std::string_view special : {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"}) {
-    const auto id = parts.vocabulary.id_of(special);
-    check(id || special == "[PAD]" || special == "[MASK]", kLoad, file.string(), ": found no ", special,
+  const auto required = [&](std::string_view key) {
+    const std::string token = config.token(key);
+    const auto id = parts.vocabulary.id_of(token);
+    check(id.has_value(), kLoad, file.string(), ": found no ", token.empty() ? key : token,
           ", expected it among the tokens");
-    if (id) parts.added.push_back({.content = std::string(special), .id = *id, .special = true});
-  }
-  parts.before = {*parts.vocabulary.id_of("[CLS]")};
-  parts.after = {*parts.vocabulary.id_of("[SEP]")};
-  parts.model =
-      std::make_unique<WordPiece>(parts.vocabulary, WordPiece::Options{.unknown = *parts.vocabulary.id_of("[UNK]")});
+    return *id;
+  };
+  const Id unknown = required("unk_token");
+  parts.before = {required("cls_token")};
+  parts.after = {required("sep_token")};
+  parts.model = std::make_unique<WordPiece>(parts.vocabulary, WordPiece::Options{.unknown = unknown});
+  config.add_tokens(parts);
   parts.decoder = {.kind = Decoder::Kind::word_piece};
   return std::make_unique<Pipeline>(std::move(parts));
 }
@@ -124,14 +105,12 @@ namespace {
 
 /// tokenizer_config.json beside a model has the last word on its marks.
 Marks marks_beside(const fs::path& file, Marks marks) {
-  const auto config =
-      read_config(file, {"LlamaTokenizer", "LlamaTokenizerFast", "CodeLlamaTokenizer", "CodeLlamaTokenizerFast",
-                         "GemmaTokenizer", "GemmaTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"});
-  if (!setting(config, "add_prefix_space", true))
-    config->root()
-        .at("add_prefix_space")
-        .refuse("found false, which is not supported beside ", file.filename().string());
-  return {setting(config, "add_bos_token", marks.begin), setting(config, "add_eos_token", marks.end)};
+  const TokenizerConfig config(file);
+  config.expect_class(
+      {"LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer", "PreTrainedTokenizer", "TokenizersBackend"});
+  if (!config.flag("add_prefix_space", true))
+    config.given("add_prefix_space")->refuse("found false, which is not supported beside ", file.filename().string());
+  return {config.flag("add_bos_token", marks.begin), config.flag("add_eos_token", marks.end)};
 }
 
 std::unique_ptr<Tokenizer> load_model(const fs::path& file) { return load_sentencepiece(file, marks_beside(file, {})); }

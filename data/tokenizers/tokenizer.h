@@ -60,11 +60,15 @@ class Tokenizer {
 /// Reads a tokenizer from a folder or a file:
 ///   tokenizer.json               Hugging Face: byte-level BPE (GPT-2, Llama 3, Qwen 2, SmolLM2) and WordPiece (BERT)
 ///   vocab.json + merges.txt      GPT-2's files, also under their first names encoder.json + vocab.bpe
-///   vocab.txt                    BERT's WordPiece; lower-cases unless tokenizer_config.json beside it says otherwise
+///   vocab.txt                    BERT's WordPiece; lower-cases unless tokenizer_config.json says otherwise
 ///   *.model                      SentencePiece, in a build that found the library; <s> goes before a text unless
 ///                                tokenizer_config.json beside it, or the tokenizer.json made from it, say otherwise
 ///   tok*.bin                     llama2.c
-/// In a folder the first that is present is taken, in this order. Anything in a file that would change ids and is
+/// In a folder the first that is present is taken, in this order. Beside the first three tokenizer_config.json,
+/// special_tokens_map.json and added_tokens.json are followed as transformers does: tokens that they list or name,
+/// add_bos_token and add_eos_token (vocab.json alone), add_prefix_space, do_lower_case, strip_accents and
+/// tokenize_chinese_chars; beside a tokenizer.json those of them that are written out, for classes that do not take it
+/// as it is. Anything in a file that would change ids and is
 /// not supported is an Error naming file and field; `truncation` and `padding` are the caller's business and do
 /// nothing here. Ids, merges and types are checked; a damaged file is an Error naming file and key, line or byte.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path);

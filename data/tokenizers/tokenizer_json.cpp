@@ -4,6 +4,7 @@
 
 #include <stet/data/tokenizers/formats.h>
 #include <stet/data/tokenizers/pipeline.h>
+#include <stet/data/tokenizers/tokenizer_config.h>
 #include <stet/tensor/json_file.h>
 
 namespace stet::data::tokenizers {
@@ -43,17 +44,35 @@ template <class Visit> void for_each_step(const Value& value, std::string_view l
   object.at("type").refuse("found ", quoted(object.at("type").text()), ", which is not supported, expected ", expected);
 }
 
-void read_normalizer(const Value& value, Normalizer& normalizer) {
+/// Settings of tokenizer_config.json that have the last word. The classes of transformers make their normaliser and
+/// pre-tokeniser of them; some take tokenizer.json as it is.
+class Overrides {
+ public:
+  explicit Overrides(const TokenizerConfig& config) {
+    for (const std::string_view plain : {"PreTrainedTokenizer", "TokenizersBackend", "LlamaTokenizer"})
+      if (config.class_name() == plain) return;
+    config_ = &config;
+  }
+  bool flag(std::string_view key, bool otherwise) const { return config_ ? config_->flag(key, otherwise) : otherwise; }
+  bool has(std::string_view key) const { return config_ && config_->has(key); }
+
+ private:
+  const TokenizerConfig* config_ = nullptr;
+};
+
+BertOptions read_bert_options(const Value& step, const Overrides& overrides) {
+  step.expect_keys({"type", "clean_text", "handle_chinese_chars", "strip_accents", "lowercase"});
+  const bool lower = overrides.flag("do_lower_case", step.at("lowercase").flag());
+  const bool strip = flag_or(step, "strip_accents", lower);  // null: as lower
+  return {.clean = step.at("clean_text").flag(),
+          .cjk = overrides.flag("tokenize_chinese_chars", step.at("handle_chinese_chars").flag()),
+          .strip_accents = overrides.flag("strip_accents", overrides.has("strip_accents") ? lower : strip),
+          .lower = lower};
+}
+
+void read_normalizer(const Value& value, const Overrides& overrides, Normalizer& normalizer) {
   for_each_step(value, "normalizers", 0, [&](const Value& step, std::string_view type) {
-    if (type == "BertNormalizer") {
-      step.expect_keys({"type", "clean_text", "handle_chinese_chars", "strip_accents", "lowercase"});
-      const bool lower = step.at("lowercase").flag();
-      normalizer.add(BertOptions{.clean = step.at("clean_text").flag(),
-                                 .cjk = step.at("handle_chinese_chars").flag(),
-                                 .strip_accents = flag_or(step, "strip_accents", lower),
-                                 .lower = lower});
-      return;
-    }
+    if (type == "BertNormalizer") return normalizer.add(read_bert_options(step, overrides));
     step.expect_keys({"type"});
     if (type == "NFC") normalizer.add(Step::nfc);
     else if (type == "NFD") normalizer.add(Step::nfd);
@@ -78,13 +97,14 @@ Split read_split(const Value& step) {
 }
 
 /// The cuts, and whether the last step spells bytes (the model is byte-level then).
-bool read_pre_tokenizer(const Value& value, std::vector<Cut>& cuts) {
+bool read_pre_tokenizer(const Value& value, const Overrides& overrides, std::vector<Cut>& cuts) {
   bool byte_level = false;
   for_each_step(value, "pretokenizers", 0, [&](const Value& step, std::string_view type) {
     require(!byte_level, step, "found a step after ByteLevel, which is not supported, expected ByteLevel last");
     if (type == "ByteLevel") {
       step.expect_keys({"type", "add_prefix_space", "trim_offsets", "use_regex"});
-      if (step.at("add_prefix_space").flag()) cuts.push_back({.prefix_space = true});
+      if (overrides.flag("add_prefix_space", step.at("add_prefix_space").flag()))
+        cuts.push_back({.prefix_space = true});
       if (flag_or(step, "use_regex", true)) cuts.push_back({.split = Split::gpt2});
       byte_level = true;
     } else if (type == "Split") {
@@ -298,6 +318,8 @@ Marks read_marks(const JsonFile& converted, const Tokenizer& model) {
 
 std::unique_ptr<Tokenizer> load_tokenizer_json(const std::filesystem::path& path) {
   const JsonFile file(path, kLoad);
+  const TokenizerConfig config = path.filename() == "tokenizer.json" ? TokenizerConfig(path) : TokenizerConfig();
+  const Overrides overrides(config);
   const Value root = file.root();
   root.expect_keys({"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor",
                     "decoder", "model"});
@@ -306,15 +328,16 @@ std::unique_ptr<Tokenizer> load_tokenizer_json(const std::filesystem::path& path
   Parts parts;
   const Value model = root.at("model");
   const bool bpe = model_type(model) == "BPE";
-  if (const auto normalizer = root.given("normalizer")) read_normalizer(*normalizer, parts.normalizer);
+  if (const auto normalizer = root.given("normalizer")) read_normalizer(*normalizer, overrides, parts.normalizer);
   const auto cutter = root.given("pre_tokenizer");
-  const bool byte_level = cutter && read_pre_tokenizer(*cutter, parts.cuts);
+  const bool byte_level = cutter && read_pre_tokenizer(*cutter, overrides, parts.cuts);
   const Value place = cutter.value_or(model);
   require(bpe == byte_level, place,
           bpe ? "found no ByteLevel, expected one before a BPE (others are not supported)"
               : "found ByteLevel, which is not supported before WordPiece");
   parts.model = bpe ? read_bpe(model, parts.vocabulary) : read_word_piece(model, parts.vocabulary);
   if (const auto added = root.given("added_tokens")) read_added(*added, parts);
+  config.add_tokens(parts);
   if (const auto post_processor = root.given("post_processor")) read_post_processor(*post_processor, parts);
   const auto decoder = root.given("decoder");
   require(decoder.has_value(), root, "found no decoder, expected ", bpe ? "ByteLevel" : "WordPiece");
