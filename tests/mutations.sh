@@ -65,7 +65,7 @@ mutation nn/attention.cpp 'slice(at.k, 2, at.length, length).copy_(k);' 'slice(a
 mutation nn/attention.cpp 'if (used > 0) slice(fresh' 'if (used < 0) slice(fresh' transformer_test
 mutation nn/checkpoint.cpp '~Restore() { now.put_back(block); }' '~Restore() {}' checkpoint_test
 mutation nn/checkpoint.cpp 'modules[i]->train(training[i]);' ';' checkpoint_test
-mutation nn/checkpoint.cpp 'for (const Saved& p : frozen) pass.get(p);' '' checkpoint_test
+mutation nn/checkpoint.cpp 'for (const Saved& p : frozen) pass.get(p);' '(void)pass;' checkpoint_test
 mutation nn/checkpoint.cpp 'for (const Parameter* p : block.parameters()) all.push_back(p->stand_in());' '' checkpoint_test
 mutation nn/attention.cpp 'cache_->layers_[i].length = lengths_[i];' ';' transformer_test
 mutation nn/models/llama.cpp 'last = std::min(last, width - 1);' '' transformer_test
