@@ -198,7 +198,9 @@ struct AttentionDerivative {
     return {make_view(all, q.shape(), q.strides(), 0), make_view(all, k.shape(), k.strides(), to_k),
             make_view(all, v.shape(), v.strides(), to_k + kv_width)};
   }
+  /// A gradient's memory: contiguous where the operand is, which may be a leaf.
   static Tensor like(const Tensor& x) {
+    if (x.is_contiguous()) return empty(x.shape(), x.options());
     return heads_side_by_side(x.shape()[0], x.shape()[1], x.shape()[2], x.shape()[3], x.options());
   }
 

@@ -21,12 +21,8 @@ struct CurrentPass {
 
 constexpr int kInlineResults = 4;
 
-/// A gradient for the caller: nobody else sees its memory, and every element has a place of its own.
-Tensor unshared(const Tensor& gradient) {
-  bool own = gradient.impl().unique() && gradient.impl().storage->unique();
-  for (int i = 0; i < gradient.rank(); ++i) own = own && (gradient.strides()[i] != 0 || gradient.shape()[i] <= 1);
-  return own ? gradient : gradient.clone();
-}
+/// A gradient for the caller: nobody else sees its memory, where its elements stand in row-major order.
+Tensor unshared(const Tensor& gradient) { return owned(gradient) ? gradient : gradient.clone(); }
 
 /// backward(): leaves sum into their own grad.
 class Accumulate final : public Pass {
@@ -80,6 +76,34 @@ class Collect final : public Pass {
   std::vector<Node*> sorted_;
 };
 
+/// A number of its own for a pass, never 0.
+std::uint32_t next_pass() {
+  std::uint32_t id = 0;
+  while (id == 0) id = pass_counter.fetch_add(1, std::memory_order_relaxed) + 1;
+  return id;
+}
+
+/// Takes a node for a pass, which alone reads and writes what a node holds of a pass, until it lets go. False where
+/// another pass has it.
+bool claim(Node& node, std::uint32_t id) {
+  std::uint32_t free = 0;
+  return node.visit.compare_exchange_strong(free, id, std::memory_order_acquire, std::memory_order_relaxed);
+}
+[[noreturn]] void fail_claimed(const Node& node) {
+  fail("backward", "two passes at once in one graph meet at '", node.name(), "' ", node.shape,
+       ": expected one after the other");
+}
+bool visited(const Node& node, std::uint32_t id) { return node.visit.load(std::memory_order_relaxed) == id; }
+void let_go(Node& node) { node.visit.store(0, std::memory_order_release); }
+
+/// The way to the node that a search is at, each node with its next input. What is left on it by an error is let go.
+struct Path {
+  std::vector<std::pair<Node*, int>> nodes;
+  ~Path() {
+    for (const auto& [node, next] : nodes) let_go(*node);
+  }
+};
+
 /// Passes gradients back to a clean state even when a derivative throws.
 struct Cleanup {
   std::vector<Node*>& nodes;
@@ -87,6 +111,7 @@ struct Cleanup {
     for (Node* node : nodes) {
       node->incoming = Tensor();
       node->useful = true;
+      let_go(*node);
     }
   }
 };
@@ -103,14 +128,18 @@ bool add_to_gradient(Leaf& leaf, const std::function<void(const Tensor&)>& add) 
 
 /// Iterative depth-first search; order_ receives the nodes in post-order.
 void Pass::visit(Node* root) {
-  if (root->visit == id_) return;
-  std::vector<std::pair<Node*, int>> stack;
+  if (visited(*root, id_)) return;
+  Path path;
+  auto& stack = path.nodes;
   const auto enter = [&](Node* node) {
+    stack.emplace_back(node, 0);
+    if (!claim(*node, id_)) {
+      stack.pop_back();  // not ours to let go
+      fail_claimed(*node);
+    }
     check(!node->released(), "backward", "the graph of '", node->name(), "' ", node->shape,
           " was freed by an earlier backward: retain it there");
-    node->visit = id_;
     node->pending = 0;
-    stack.emplace_back(node, 0);
   };
   enter(root);
   while (!stack.empty()) {
@@ -122,7 +151,7 @@ void Pass::visit(Node* root) {
     }
     Node* input = node->inputs[next++].get();
     if (!input || input->is_leaf()) continue;
-    if (input->visit != id_) enter(input);  // invalidates `node` and `next`
+    if (!visited(*input, id_)) enter(input);  // invalidates `node` and `next`
     ++input->pending;
   }
 }
@@ -176,7 +205,7 @@ void Pass::process(Node* node, std::vector<Node*>& ready) {
 void Pass::run(const std::vector<std::pair<Tensor, Tensor>>& roots_and_seeds) {
   const CurrentPass scope(this);
   const GradMode mode(create_graph);
-  id_ = pass_counter.fetch_add(1, std::memory_order_relaxed) + 1;
+  id_ = next_pass();
   order_.clear();
   const Cleanup cleanup{order_};
   for (const auto& [root, seed] : roots_and_seeds)
@@ -201,17 +230,20 @@ void Pass::run(const std::vector<std::pair<Tensor, Tensor>>& roots_and_seeds) {
 }
 
 void release_graph(const Tensor& loss) {
-  const std::uint32_t id = pass_counter.fetch_add(1, std::memory_order_relaxed) + 1;
-  std::vector<Node*> stack{node_of(loss)};
-  while (!stack.empty()) {
-    Node* node = stack.back();
-    stack.pop_back();
-    if (node->is_leaf() || node->visit == id) continue;
-    node->visit = id;
-    node->release();
-    for (int i = 0; i < node->inputs.size(); ++i)
-      if (node->inputs[i]) stack.push_back(node->inputs[i].get());
-  }
+  const std::uint32_t id = next_pass();
+  std::vector<Node*> nodes;
+  const Cleanup cleanup{nodes};
+  const auto enter = [&](Node* node) {
+    if (!node || node->is_leaf() || visited(*node, id)) return;
+    nodes.push_back(node);
+    if (claim(*node, id)) return;
+    nodes.pop_back();  // not ours to let go
+    fail_claimed(*node);
+  };
+  enter(node_of(loss));
+  for (std::size_t k = 0; k < nodes.size(); ++k)
+    for (int i = 0; i < nodes[k]->inputs.size(); ++i) enter(nodes[k]->inputs[i].get());
+  for (Node* node : nodes) node->release();
 }
 
 Tensor complete_seed(std::string_view op, const Tensor& loss, const Tensor& seed) {

@@ -1,4 +1,5 @@
-// Backward and grad: one pass over the graph, without recursion, from a result to the leaves.
+// Backward and grad: one pass over the graph, without recursion, from a result to the leaves. Passes on several threads
+// may meet in leaves, but not in an operation: the later one is refused there, before it has delivered anything.
 #pragma once
 
 #include <utility>
@@ -57,7 +58,7 @@ class Pass {
   std::uint32_t id_ = 0;
 };
 
-/// Drops what the graph behind `loss` saved for backward.
+/// Drops what the graph behind `loss` saved for backward. An Error where a pass is at work in it.
 void release_graph(const Tensor& loss);
 
 /// Checks that a loss can be differentiated and completes its seed.

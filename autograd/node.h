@@ -69,10 +69,10 @@ class Node : public History {
   bool uses_constants = false;  ///< an operand of rank >= 1 carries no history
   bool useful = true;           ///< lies on the way to a tensor that was asked for; valid during a pass
   std::uint32_t output_version = 0;
-  std::uint32_t visit = 0;   ///< the last pass that came by
-  std::int32_t pending = 0;  ///< consumers that have not delivered yet
-  Tensor incoming;           ///< sum of what they delivered
-  Tensor output;             ///< without history; kept only where the derivative reads it
+  std::atomic<std::uint32_t> visit = 0;  ///< the pass that works on it now; 0: none
+  std::int32_t pending = 0;              ///< consumers that have not delivered yet
+  Tensor incoming;                       ///< sum of what they delivered
+  Tensor output;                         ///< without history; kept only where the derivative reads it
 };
 
 inline NodeInputs::~NodeInputs() {
@@ -128,7 +128,7 @@ class Backward {
   bool needs(int i) const;
   void give(int i, Tensor gradient);
   /// Of this pass; no two passes share one.
-  std::uint32_t number() const { return node_.visit; }
+  std::uint32_t number() const { return node_.visit.load(std::memory_order_relaxed); }
   /// What input i has been given so far, where nobody else sees that tensor and no history is wanted: a derivative may
   /// add to it in place instead of giving a tensor. Null otherwise.
   const Tensor* sum_so_far(int i) const;

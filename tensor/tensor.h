@@ -97,7 +97,8 @@ class Tensor {
   Tensor grad() const;
   void set_grad(const Tensor& grad) const;
   /// Accumulates d(this)/d(leaf) into the grad of every leaf. `seed`: this tensor's shape; may be left out
-  /// for a one-element tensor. Frees the graph unless told to retain it.
+  /// for a one-element tensor. Frees the graph unless told to retain it. An Error where another pass, on whatever
+  /// thread, is at work on an operation that this one needs; passes may share leaves alone.
   void backward(const Tensor& seed = {}, bool retain_graph = false) const;
 
   TensorImpl& impl() const;

@@ -393,3 +393,15 @@ TEST_CASE("rotary positions", "[attention]") {
   CHECK(low.dtype() == bf16);
   CHECK(max(abs(cast(low, f64) - rotary(cast(cast(x, bf16), f64), table))).item() < 0x1p-7);
 }
+
+TEST_CASE("gradients of leaves are contiguous, however they came", "[attention]") {
+  const Tensor q = spread({1, 2, 3, 4}, -1, 1, 1).set_requires_grad(), k = q.clone().set_requires_grad();
+  sum(attention(q, k, q.detach())).backward();
+  CHECK(q.grad().is_contiguous());
+  CHECK(k.grad().is_contiguous());
+  const Tensor alone = grad(sum(attention(q, q.detach(), q.detach())), {q})[0];
+  CHECK(alone.is_contiguous());
+  const Tensor w = ones({2, 3}).set_requires_grad();
+  sum(matmul(ones({4, 3}), transpose(w))).backward();
+  CHECK(w.grad().is_contiguous());
+}
