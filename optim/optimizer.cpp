@@ -1,9 +1,8 @@
-// The optimizer base: one step in order, penalties, masks, state.
+// The optimizer base: parameters, penalties, masks, state. One step, in order, is in step.cpp.
 #include <stet/optim/optimizer.h>
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <sstream>
 #include <utility>
 
@@ -32,60 +31,7 @@ void check_fits(std::string_view op, const QuadraticPenalty& penalty, const std:
   check_shape("anchor", find(penalty.anchor, name));
 }
 
-/// The update reads a gradient's memory as its parameter's type.
-void check_gradient(std::string_view source, const NamedGradient& g) {
-  const Tensor& p = g.parameter->value();
-  check(g.gradient.shape() == p.shape() && g.gradient.dtype() == p.dtype(), "step", source, " gave '", g.name,
-        "' a gradient ", g.gradient.shape(), ' ', g.gradient.dtype(), ", expected ", p.shape(), ' ', p.dtype());
-  check(g.gradient.device() == p.device(), "step", source, " gave '", g.name, "' a gradient on ", g.gradient.device(),
-        ", the parameter is on ", p.device());
-}
-
 }  // namespace
-
-Tensor Slot::gradient() const {
-  Tensor g = grad_scale_.defined() ? raw_gradient_ * cast(grad_scale_, raw_gradient_.dtype()) : raw_gradient_;
-  if (clip_value_ > 0) g = clamp(g, -clip_value_, clip_value_);
-  if (!anchor_.defined()) return g;
-  const Tensor pull = (parameter_ - anchor_) * penalty_;
-  return g + (importance_.defined() ? pull * importance_ : pull);
-}
-
-void Slot::fused(std::size_t rule, int states, UpdateOptions options) const {
-  check(std::cmp_equal(state_->size(), states), "step", "the update rule of '", name_, "' keeps ", states,
-        " state tensors: expected ", state_->size(), ", as many as state_names()");
-  Pending pending{rule, parameter_.device(), {}, compute::contiguous(raw_gradient_)};
-  Update& job = pending.job;
-  job.dtype = parameter_.dtype();
-  job.count = parameter_.numel();
-  job.parameter = parameter_.raw_mutable();
-  job.gradient = pending.gradient.raw();
-  job.grad_scale = grad_scale_.defined() ? static_cast<const double*>(grad_scale_.raw()) : nullptr;
-  for (int i = 0; i < states; ++i) {
-    const Tensor& s = state(static_cast<std::size_t>(i));
-    check(s.device() == pending.device, "step", "'", name_, "' is on ", pending.device, ", its state on ", s.device(),
-          ": make the optimizer after moving the model, or load its state again");
-    job.state[i] = s.raw_mutable();
-  }
-  job.importance = importance_.defined() ? importance_.raw() : nullptr;
-  job.anchor = anchor_.defined() ? anchor_.raw() : nullptr;
-  if (mask_) job.mask = mask_->view(pending.device);
-  job.options = options;
-  job.options.clip_value = clip_value_;
-  job.options.penalty = penalty_;
-  parameter_.impl().storage->bump_version();
-  if (job.count) pending_->push_back(std::move(pending));
-}
-
-void Slot::assign(const Tensor& parameter, const std::vector<Tensor>& state) const {
-  check(state.size() == state_->size(), "assign", state.size(), " state tensors for ", state_->size());
-  const Tensor may_change = mask_ ? mask_->to_tensor(parameter_.device()) : Tensor();
-  const auto put = [&](const Tensor& target, const Tensor& value) {
-    target.copy_(may_change.defined() ? where(may_change, value, target) : value);
-  };
-  put(parameter_, parameter);
-  for (std::size_t i = 0; i < state.size(); ++i) put(this->state(i), state[i]);
-}
 
 std::size_t Optimizer::checked_group(std::string_view op, std::size_t group) const {
   check(group < group_count_, op, "group ", group, " of ", group_count_);
@@ -119,8 +65,14 @@ void Optimizer::check_alive(std::string_view op) const {
 
 void Optimizer::add_parameters(const std::vector<nn::Parameter*>& parameters, std::size_t group) {
   check_alive("add_parameters");
+  std::vector<Entry> before = entries_;
   add_group(group, parameters);
-  combine_penalties();
+  try {
+    put_penalties(additions_.penalties);
+  } catch (...) {
+    entries_ = std::move(before);
+    throw;
+  }
 }
 
 void Optimizer::remove_parameters(const std::vector<nn::Parameter*>& parameters) {
@@ -193,43 +145,58 @@ void Optimizer::check_penalty(std::string_view op, const std::string& id, const 
 void Optimizer::set_penalty(const std::string& id, QuadraticPenalty penalty) {
   check_alive("set_penalty");
   check_penalty("set_penalty", id, penalty);
-  additions_.penalties.insert_or_assign(id, std::move(penalty));
-  combine_penalties();
+  Penalties penalties = additions_.penalties;
+  penalties.insert_or_assign(id, std::move(penalty));
+  put_penalties(std::move(penalties));
 }
 
 void Optimizer::remove_penalty(const std::string& id) {
   check_alive("remove_penalty");
-  check(additions_.penalties.erase(id) == 1, "remove_penalty", "no penalty '", id, "'");
-  combine_penalties();
+  Penalties penalties = additions_.penalties;
+  check(penalties.erase(id) == 1, "remove_penalty", "no penalty '", id, "'");
+  put_penalties(std::move(penalties));
 }
 
 void Optimizer::set_additions(Additions additions) {
   for (const auto& [id, penalty] : additions.penalties) check_penalty("set_additions", id, penalty);
-  additions_ = std::move(additions);
-  combine_penalties();
+  put_penalties(std::move(additions.penalties));
+  additions_.transforms = std::move(additions.transforms);
+}
+
+/// An anchor that is the parameter itself would follow it and never pull.
+void Optimizer::put_penalties(Penalties penalties) {
+  for (auto& [id, penalty] : penalties)
+    for (const Entry& e : entries_)
+      for (nn::State* state : {&penalty.importance, &penalty.anchor}) {
+        const auto it = state->find(e.name);
+        if (it == state->end() || !it->second.defined() || e.alive.expired()) continue;
+        if (it->second.impl().storage == e.parameter->value().impl().storage) it->second = it->second.clone();
+      }
+  auto combined = combine(penalties);
+  additions_.penalties = std::move(penalties);
+  combined_ = std::move(combined);
 }
 
 /// Several penalties on one parameter act like one: sum_k l_k O_k (t - t_k) = A (t - C) with A = sum l_k O_k
 /// and C = sum l_k O_k t_k / A. The update then reads two tensors, however many tasks there were.
-void Optimizer::combine_penalties() {
+std::map<std::string, Optimizer::Combined> Optimizer::combine(const Penalties& penalties) const {
   const NoGrad no_grad;
-  combined_.clear();
+  std::map<std::string, Combined> out;
   for (const Entry& e : entries_) {
     if (e.alive.expired()) continue;  // a run that failed ends here, too; step() names the parameter
     Combined sum;
     int parts = 0;
     const Options options = e.parameter->value().options();
     Tensor weighted;  // sum l_k O_k t_k
-    for (const auto& [id, p] : additions_.penalties) {
-      Tensor anchor = find(p.anchor, e.name);
-      if (!anchor.defined() || p.strength == 0) continue;
-      anchor = to(anchor, options.device);
+    for (const auto& [id, p] : penalties) {
+      if (p.strength == 0 || !find(p.anchor, e.name).defined()) continue;
+      // The update reads both as the parameter's type.
+      const Tensor anchor = contiguous(cast(to(find(p.anchor, e.name), options.device), options.dtype));
       const Tensor importance = find(p.importance, e.name);
       const Tensor scale = importance.defined() ? cast(to(importance, options.device), options.dtype)
                                                 : full(e.parameter->shape(), 1, options);
       if (++parts == 1) {
-        sum = {p.strength, importance.defined() ? contiguous(scale) : Tensor(),
-               contiguous(cast(anchor, options.dtype))};
+        sum = {p.strength, importance.defined() ? contiguous(scale) : Tensor(), anchor};
         weighted = scale * anchor * p.strength;
         continue;
       }
@@ -240,8 +207,9 @@ void Optimizer::combine_penalties() {
       const Tensor zero = sum.importance * 0.0;
       sum.anchor = where(equal(sum.importance, zero), zero, weighted / sum.importance);
     }
-    if (parts) combined_.insert_or_assign(e.name, std::move(sum));
+    if (parts) out.insert_or_assign(e.name, std::move(sum));
   }
+  return out;
 }
 
 double Optimizer::penalty_value() const {
@@ -257,155 +225,6 @@ double Optimizer::penalty_value() const {
       total += p.strength / 2 * sum(importance.defined() ? squares * to(importance, device) : squares).item();
     }
   return total;
-}
-
-std::vector<NamedGradient> Optimizer::gather() const {
-  std::vector<NamedGradient> out;
-  for (const Entry& e : entries_) {
-    if (!e.parameter->trainable()) continue;
-    const Mask* m = mask(e.name);
-    if (m && m->is_none()) continue;
-    Tensor g = e.parameter->grad();
-    if (!g.defined()) continue;
-    out.push_back({e.name, e.parameter, std::move(g)});
-    check_gradient("backward or set_grad", out.back());
-  }
-  return out;
-}
-
-/// What clipping by norm multiplies the gradients with, one f64 where they are: nobody waits for it.
-Tensor Optimizer::clip_scale(const std::vector<NamedGradient>& gradients) {
-  if (clip_norm_ == 0 || gradients.empty()) return {};
-  const Device device = gradients.front().gradient.device();
-  std::vector<Tensor> alive;
-  std::vector<Squares> jobs;
-  for (const NamedGradient& g : gradients) {
-    check(g.gradient.device() == device, "clip_norm", "gradients on ", device, " and ", g.gradient.device(), " ('",
-          g.name, "'): one norm is taken of all");
-    alive.push_back(compute::contiguous(g.gradient));
-    const Mask* m = mask(g.name);
-    jobs.push_back({g.gradient.dtype(), g.gradient.numel(), alive.back().raw(),
-                    m && !m->is_all() ? m->view(device) : UpdateMask{}});
-  }
-  const Tensor squares = empty({}, {DType::f64, device});
-  kernels(device).sum_of_squares(jobs.data(), static_cast<std::int64_t>(jobs.size()),
-                                 static_cast<double*>(squares.raw_mutable()));
-  last_norm_ = sqrt(squares);
-  const Tensor one = scalar(1, {DType::f64, Device::cpu()});
-  return where(last_norm_ > clip_norm_, clip_norm_ / (last_norm_ + 1e-6), one);
-}
-
-/// What init() gives, as memory that the update may write into.
-std::vector<Tensor> Optimizer::fresh_state(const Entry& entry) const {
-  const Tensor& p = entry.parameter->value();
-  const auto names = state_names(entry.group);
-  std::vector<Tensor> state = init(p, entry.group);
-  check(state.size() == names.size(), "step", "init() gave '", entry.name, "' ", state.size(),
-        " state tensors: expected ", names.size());
-  for (std::size_t i = 0; i < state.size(); ++i) {
-    Tensor& s = state[i];
-    check(s.defined(), "step", "init() left the state '", names[i], "' of '", entry.name, "' undefined");
-    check(s.shape() == p.shape() && s.dtype() == p.dtype() && s.device() == p.device(), "step",
-          "init() gave the state '", names[i], "' of '", entry.name, "' as ", s.shape(), ' ', s.dtype(), " on ",
-          s.device(), ": expected ", p.shape(), ' ', p.dtype(), " on ", p.device());
-    if (!owned(s)) s = s.clone();
-  }
-  return state;
-}
-
-/// An option that has changed may ask for other tensors than an entry has kept.
-void Optimizer::check_kept(std::string_view op, const Entry& entry) const {
-  const std::size_t wanted = state_names(entry.group).size();
-  check(entry.state.size() == wanted, op, "the state of '", entry.name, "' has ", entry.state.size(),
-        " tensors, its options now need ", wanted, ": reset_state() after such a change");
-}
-
-void Optimizer::update_entry(Entry& entry, const Tensor& gradient, const Tensor& scale, double lr_factor) {
-  check(entry.step > 0 || !recording(gradient.device()), "step", "the first update of '", entry.name,
-        "' inside a recorded step: do the step once before recording it");
-  if (entry.state.empty()) entry.state = fresh_state(entry);
-  check_kept("step", entry);
-  Slot slot;
-  slot.name_ = entry.name;
-  slot.parameter_ = entry.parameter->value();
-  slot.pending_ = &pending_;
-  slot.raw_gradient_ = gradient;
-  slot.state_ = &entry.state;
-  slot.step_ = ++entry.step;
-  slot.lr_factor_ = lr_factor;
-  slot.grad_scale_ = scale;
-  slot.clip_value_ = clip_value_;
-  const Mask* m = mask(entry.name);
-  slot.mask_ = m && !m->is_all() ? m : nullptr;
-  if (const auto it = combined_.find(entry.name); it != combined_.end()) {
-    slot.penalty_ = it->second.strength;
-    slot.importance_ = it->second.importance;
-    slot.anchor_ = it->second.anchor;
-  }
-  update(slot, entry.group);
-}
-
-/// Neighbours with one rule on one device go together.
-void Optimizer::flush() {
-  std::vector<Update> jobs;
-  for (std::size_t i = 0; i < pending_.size(); ++i) {
-    const Pending& p = pending_[i];
-    jobs.push_back(p.job);
-    const bool last =
-        i + 1 == pending_.size() || pending_[i + 1].rule != p.rule || !(pending_[i + 1].device == p.device);
-    if (!last) continue;
-    kernels(p.device).update[p.rule](jobs.data(), static_cast<std::int64_t>(jobs.size()));
-    jobs.clear();
-  }
-  pending_.clear();
-}
-
-void Optimizer::check_transformed(const std::vector<NamedGradient>& gradients) const {
-  for (const NamedGradient& g : gradients) {
-    const bool known =
-        std::any_of(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.parameter == g.parameter; });
-    check(known, "step", "a gradient transform brought '", g.name, "', which is no parameter of this optimizer");
-    check(g.parameter->trainable(), "step", "a gradient transform brought '", g.name,
-          "', which is frozen: expected trainable parameters alone");
-    check(g.gradient.defined(), "step", "a gradient transform left '", g.name,
-          "' without a gradient: take it out of the list instead");
-    check_gradient("a gradient transform", g);
-  }
-}
-
-void Optimizer::step() {
-  check_alive("step");
-  const NoGrad no_grad;
-  std::vector<NamedGradient> gradients = gather();
-  for (const auto& [id, transform] : additions_.transforms) transform(gradients);
-  if (!additions_.transforms.empty()) check_transformed(gradients);
-  const Tensor scale = clip_scale(gradients);
-  // What follows depends on the number of steps: schedules, bias corrections.
-  each_replay(gradients.empty() ? Device::cpu() : gradients.front().gradient.device(),
-              [this, gradients, scale] { update_all(gradients, scale); });
-}
-
-void Optimizer::update_all(const std::vector<NamedGradient>& gradients, const Tensor& scale) {
-  check_alive("step");  // a recorded step is replayed without step()
-  const NoGrad no_grad;
-  const double factor = schedule_ ? schedule_(steps_) : 1;
-  check(std::isfinite(factor) && factor >= 0, "step", "the schedule gives ", factor, " after ", steps_,
-        " steps: expected a finite number, 0 or more");
-  pending_.clear();  // of a step that threw
-  for (const NamedGradient& g : gradients) {
-    const auto entry =
-        std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.parameter == g.parameter; });
-    update_entry(*entry, g.gradient, scale, factor);
-  }
-  flush();
-  ++steps_;
-}
-
-std::vector<Tensor> Optimizer::init(const Tensor& parameter, std::size_t group) const {
-  std::vector<Tensor> out;
-  for (std::size_t i = 0; i < state_names(group).size(); ++i)
-    out.push_back(zeros(parameter.shape(), parameter.options()));
-  return out;
 }
 
 void Optimizer::reset_state() {
@@ -464,16 +283,19 @@ void Optimizer::load(const nn::State& state) {
     if (!known.contains(key)) problems << "\n  unexpected: " << key;
   check(problems.str().empty(), "load", "the optimizer state does not fit:", problems.str());
   const NoGrad no_grad;
-  steps_ = static_cast<std::int64_t>(state.at("steps").item());
-  for (Entry& e : entries_) {
+  std::vector<Entry> entries = entries_;  // all of it is made before any of it is taken over
+  std::map<std::string, Mask> masks;
+  for (Entry& e : entries) {
     e.step = static_cast<std::int64_t>(state.at(e.name + "/step").item());
     e.state.clear();
     if (e.step > 0)
       for (const std::string& name : state_names(e.group))
         e.state.push_back(to(state.at(e.name + "/" + name), e.parameter->value().device()).clone());
-    if (const Tensor m = find(state, e.name + "/mask"); m.defined()) masks_.insert_or_assign(e.name, Mask::elements(m));
-    else masks_.erase(e.name);
+    if (const Tensor m = find(state, e.name + "/mask"); m.defined()) masks.emplace(e.name, Mask::elements(m));
   }
+  steps_ = static_cast<std::int64_t>(state.at("steps").item());
+  entries_ = std::move(entries);
+  masks_ = std::move(masks);
 }
 
 }  // namespace stet::optim

@@ -44,12 +44,34 @@ using Schedule = std::function<double(std::int64_t)>;
 
 class Optimizer;
 
+/// A parameter of an optimizer with what belongs to it.
+struct Entry {
+  nn::Parameter* parameter;
+  std::weak_ptr<const void> alive;  // the parameter
+  std::size_t group;
+  std::string name;
+  std::int64_t step = 0;
+  std::vector<Tensor> state;
+};
+
+/// An entry's part of a step. It is made for all entries before the first one changes; what is new becomes the entry's
+/// when its update has been done.
+struct Planned {
+  Entry* entry;
+  Tensor gradient;
+  bool fresh;                 // the entry has no state yet
+  std::vector<Tensor> state;  // where fresh
+
+  std::vector<Tensor>& current_state() { return fresh ? state : entry->state; }
+  void done();
+};
+
 /// A fused update that waits for the others of its step: a device takes them all in one launch.
 struct Pending {
   std::size_t rule;
   Device device;
   Update job;
-  Tensor gradient;  // keeps job.gradient alive
+  Planned* planned;
 };
 
 /// One parameter's update, handed to a concrete optimizer.
@@ -60,25 +82,28 @@ class Slot {
   Tensor gradient() const;
   Tensor& state(std::size_t i) const { return (*state_)[i]; }
   std::int64_t step() const { return step_; }  ///< 1 at the parameter's first update
+  bool fresh() const { return fresh_; }        ///< the state is as init() gave it
   double lr_factor() const { return lr_factor_; }
 
   /// One pass over memory with a rule of tensor/updates.h; honours mask, clipping and penalty.
   template <class Rule> void fused(UpdateOptions options) const {
     fused(UpdateRules::index<Rule>, Rule::states, options);
   }
-  /// For an optimizer written in tensor operations: new values; masked elements keep theirs.
+  /// For an optimizer written in tensor operations: new values of the same shapes; masked elements keep theirs.
   void assign(const Tensor& parameter, const std::vector<Tensor>& state) const;
 
  private:
   friend class Optimizer;
   void fused(std::size_t rule, int states, UpdateOptions options) const;
 
+  Planned* planned_ = nullptr;
   std::string_view name_;
   Tensor parameter_, raw_gradient_, grad_scale_, importance_, anchor_;
   std::vector<Tensor>* state_ = nullptr;
   std::vector<Pending>* pending_ = nullptr;
   const Mask* mask_ = nullptr;
   std::int64_t step_ = 0;
+  bool fresh_ = false;
   double lr_factor_ = 1, clip_value_ = 0, penalty_ = 0;
 };
 
@@ -89,8 +114,10 @@ class Optimizer {
   Optimizer& operator=(const Optimizer&) = delete;
 
   /// Updates every parameter that is trainable and has a gradient; the others are left alone, state included. An Error,
-  /// before anything changes, when a gradient has not its parameter's shape, dtype and device, or when a transform
-  /// brings a parameter that is frozen or unknown.
+  /// before anything changes, when a gradient has not its parameter's shape, dtype and device, when a transform brings
+  /// a parameter that is frozen, unknown or there twice, when an option has become one that the constructor would
+  /// refuse, or when there is no memory for a state. Where a rule of one's own throws, parameters before it have had
+  /// their step.
   void step();
   void zero_grad();
 
@@ -99,7 +126,8 @@ class Optimizer {
   void clear_mask(const std::string& name) { masks_.erase(name); }
   const Mask* mask(const std::string& name) const;
 
-  /// Scales all gradients so that their joint 2-norm is at most `norm`; masked elements do not count. 0: off;
+  /// Scales all gradients so that their joint 2-norm is at most `norm`; masked elements do not count. A norm that is
+  /// NaN makes all gradients NaN, an infinite one makes the finite elements 0, as torch's clip_grad_norm_ does. 0: off;
   /// infinity: the norm is measured (last_grad_norm) and nothing is scaled.
   void clip_norm(double norm);
   /// Clamps every gradient element to [-value, value]. 0: off.
@@ -111,7 +139,8 @@ class Optimizer {
   /// An Error when there is none of that name.
   void remove_transform(const std::string& id);
 
-  /// A penalty under a name of its own; setting it again replaces it.
+  /// A penalty under a name of its own; setting it again replaces it. Importance and anchor may have any dtype; what
+  /// shares the parameter's memory is copied.
   void set_penalty(const std::string& id, QuadraticPenalty penalty);
   void remove_penalty(const std::string& id);
   /// All penalties and transforms, to be put back later in the place of those that are there then. An Error, before
@@ -157,30 +186,28 @@ class Optimizer {
   /// throws an Error otherwise.
   virtual std::vector<Tensor> init(const Tensor& parameter, std::size_t group) const;
   virtual void update(const Slot& slot, std::size_t group) const = 0;
+  /// Throws where an option has become one that step() must not take: they can be changed at any time.
+  virtual void check_options() const {}
 
  private:
-  struct Entry {
-    nn::Parameter* parameter;
-    std::weak_ptr<const void> alive;  // the parameter
-    std::size_t group;
-    std::string name;
-    std::int64_t step = 0;
-    std::vector<Tensor> state;
-  };
   struct Combined {
     double strength = 0;
     Tensor importance, anchor;
   };
+  using Penalties = std::map<std::string, QuadraticPenalty>;
 
   void check_alive(std::string_view op) const;
   void check_penalty(std::string_view op, const std::string& id, const QuadraticPenalty& penalty) const;
   std::vector<NamedGradient> gather() const;
+  std::size_t find_entry(const NamedGradient& gradient, std::size_t& place) const;
   void check_transformed(const std::vector<NamedGradient>& gradients) const;
   Tensor clip_scale(const std::vector<NamedGradient>& gradients);
-  void combine_penalties();
+  void put_penalties(Penalties penalties);
+  std::map<std::string, Combined> combine(const Penalties& penalties) const;
   std::vector<Tensor> fresh_state(const Entry& entry) const;
   void check_kept(std::string_view op, const Entry& entry) const;
-  void update_entry(Entry& entry, const Tensor& gradient, const Tensor& scale, double lr_factor);
+  Planned plan(Entry& entry, const Tensor& gradient) const;
+  void update_entry(Planned& planned, const Tensor& scale, double lr_factor);
   void update_all(const std::vector<NamedGradient>& gradients, const Tensor& scale);
   void flush();
 

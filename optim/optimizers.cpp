@@ -4,18 +4,50 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <string>
 
 #include <stet/tensor/error.h>
 
 namespace stet::optim {
+namespace {
+
+void check_group(std::string_view op, const SgdOptions& o, std::string_view where = {}) {
+  check_settings(op, {{"lr", o.lr}, {"weight decay", o.weight_decay}, {"momentum", o.momentum}}, where);
+  check(std::isfinite(o.dampening), op, "dampening ", o.dampening, where, ": expected a finite number");
+  check(!o.nesterov || (o.momentum > 0 && o.dampening == 0), op,
+        "Nesterov needs momentum and no dampening, got momentum ", o.momentum, " and dampening ", o.dampening, where);
+}
+
+void check_group(std::string_view op, const AdagradOptions& o, std::string_view where = {}) {
+  check_settings(op,
+                 {{"lr", o.lr},
+                  {"weight decay", o.weight_decay},
+                  {"lr decay", o.lr_decay},
+                  {"initial accumulator", o.initial_accumulator},
+                  {"eps", o.eps}},
+                 where);
+}
+
+void check_group(std::string_view op, const AdamOptions& o, std::string_view where = {}) {
+  check_settings(op, {{"lr", o.lr}, {"weight decay", o.weight_decay}, {"eps", o.eps}}, where);
+  check(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1, op, "betas ", o.beta1, " and ", o.beta2, where,
+        ": expected 0 <= beta < 1");
+}
+
+template <class Options> void check_groups(const std::vector<Options>& groups) {
+  for (std::size_t i = 0; i < groups.size(); ++i) check_group("step", groups[i], " of group " + std::to_string(i));
+}
+
+}  // namespace
+
+void Sgd::check_options() const { check_groups(options_); }
+void Adagrad::check_options() const { check_groups(options_); }
+void Adam::check_options() const { check_groups(options_); }
 
 Sgd::Sgd(std::vector<Group<SgdOptions>> groups) : Optimizer(groups.size()) {
   for (std::size_t i = 0; i < groups.size(); ++i) {
     const SgdOptions& o = groups[i].options;
-    check_settings("Sgd", {{"lr", o.lr}, {"weight decay", o.weight_decay}, {"momentum", o.momentum}});
-    check(std::isfinite(o.dampening), "Sgd", "dampening ", o.dampening, ": expected a finite number");
-    check(!o.nesterov || (o.momentum > 0 && o.dampening == 0), "Sgd",
-          "Nesterov needs momentum and no dampening, got momentum ", o.momentum, " and dampening ", o.dampening);
+    check_group("Sgd", o);
     options_.push_back(o);
     add_group(i, groups[i].parameters);
   }
@@ -35,18 +67,14 @@ void Sgd::update(const Slot& slot, std::size_t group) const {
   u.momentum = o.momentum;
   u.dampening = o.dampening;
   u.nesterov = o.nesterov;
-  u.first_step = slot.step() == 1;
+  u.first_step = slot.fresh();
   slot.fused<SgdRule>(u);
 }
 
 Adagrad::Adagrad(std::vector<Group<AdagradOptions>> groups) : Optimizer(groups.size()) {
   for (std::size_t i = 0; i < groups.size(); ++i) {
     const AdagradOptions& o = groups[i].options;
-    check_settings("Adagrad", {{"lr", o.lr},
-                               {"weight decay", o.weight_decay},
-                               {"lr decay", o.lr_decay},
-                               {"initial accumulator", o.initial_accumulator},
-                               {"eps", o.eps}});
+    check_group("Adagrad", o);
     options_.push_back(o);
     add_group(i, groups[i].parameters);
   }
@@ -69,9 +97,7 @@ Adam::Adam(std::vector<Group<AdamOptions>> groups, bool decoupled) : Optimizer(g
   const std::string_view op = decoupled ? "AdamW" : "Adam";
   for (std::size_t i = 0; i < groups.size(); ++i) {
     const AdamOptions& o = groups[i].options;
-    check_settings(op, {{"lr", o.lr}, {"weight decay", o.weight_decay}, {"eps", o.eps}});
-    check(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1, op, "betas ", o.beta1, " and ", o.beta2,
-          ": expected 0 <= beta < 1");
+    check_group(op, o);
     options_.push_back(o);
     add_group(i, groups[i].parameters);
   }

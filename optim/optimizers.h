@@ -1,5 +1,5 @@
 // The optimizers, in order of increasing complexity. Options are those of PyTorch, with its formulas and its defaults,
-// Sgd's learning rate apart.
+// Sgd's learning rate apart. They can be changed through options() at any time; the next step() checks them again.
 #pragma once
 
 #include <stet/optim/optimizer.h>
@@ -21,6 +21,7 @@ class Sgd final : public Optimizer {
  protected:
   std::vector<std::string> state_names(std::size_t group) const override;
   void update(const Slot& slot, std::size_t group) const override;
+  void check_options() const override;
 
  private:
   std::vector<SgdOptions> options_;
@@ -41,6 +42,7 @@ class Adagrad final : public Optimizer {
   std::vector<std::string> state_names(std::size_t) const override { return {"sum"}; }
   std::vector<Tensor> init(const Tensor& parameter, std::size_t group) const override;
   void update(const Slot& slot, std::size_t group) const override;
+  void check_options() const override;
 
  private:
   std::vector<AdagradOptions> options_;
@@ -62,6 +64,7 @@ class Adam : public Optimizer {
   Adam(std::vector<Group<AdamOptions>> groups, bool decoupled);
   std::vector<std::string> state_names(std::size_t group) const override;
   void update(const Slot& slot, std::size_t group) const override;
+  void check_options() const override;
 
  private:
   std::vector<AdamOptions> options_;

@@ -42,10 +42,11 @@ template <class... Parts> void check(bool ok, std::string_view op, const Parts&.
     fail(op, parts...);
 }
 
-/// Settings that have to be finite and not negative, as {{"lr", options.lr}, ...}.
-inline void check_settings(std::string_view op, std::initializer_list<std::pair<std::string_view, double>> settings) {
+/// Settings that have to be finite and not negative, as {{"lr", options.lr}, ...}. `where` says whose they are.
+inline void check_settings(std::string_view op, std::initializer_list<std::pair<std::string_view, double>> settings,
+                           std::string_view where = {}) {
   for (const auto& [name, value] : settings)
-    check(value >= 0 && std::isfinite(value), op, name, ' ', value, ": expected a finite number, 0 or more");
+    check(value >= 0 && std::isfinite(value), op, name, ' ', value, where, ": expected a finite number, 0 or more");
 }
 
 }  // namespace stet

@@ -104,8 +104,8 @@ mutation continual/adapters/adapter.h 'return {merged_ ? &*merged_ : nullptr};' 
 mutation continual/tradeoff.cpp 'std::min(*least, here)' 'here' tradeoff_test
 # Optimizers.
 mutation optim/optimizers.cpp 'u.correction2 = 1 - std::pow(o.beta2, t)' 'u.correction2 = 1 - std::pow(o.beta2, t + 1)' optim_golden_test
-mutation optim/optimizer.cpp 'clip_norm_ / (last_norm_ + 1e-6), one' 'one * clip_norm_, one' optimizer_test
-mutation optim/optimizer.cpp 'slot.mask_ = m && !m->is_all() ? m : nullptr' 'slot.mask_ = m && m->is_all() ? m : nullptr' optimizer_test
+mutation optim/step.cpp 'clip_norm_ / (last_norm_ + 1e-6)' 'last_norm_ * 0.0 + clip_norm_' optimizer_test
+mutation optim/step.cpp 'slot.mask_ = m && !m->is_all() ? m : nullptr' 'slot.mask_ = m && m->is_all() ? m : nullptr' optimizer_test
 mutation optim/optimizer.cpp 'tensors[i].clone();' 'tensors[i];' optimizer_parameters_test
 # Fisher, memory, metrics.
 mutation continual/importance.cpp 'seeds.push_back(weight * (hit - p))' 'seeds.push_back(hit - p)' fisher_test

@@ -56,6 +56,29 @@ TEST_CASE("A rule in tensor operations sees gradients clipped, then the penalty'
   CHECK(same(model.a.value().detach(), full({4, 6}, 0, f64)));
 }
 
+TEST_CASE("New values of another shape are refused before any is written") {
+  struct Stretched final : Optimizer {
+    Shape value{}, moment{4, 6};
+    explicit Stretched(const Parameters& p) : Optimizer(1) { add_group(0, p); }
+    std::vector<std::string> state_names(std::size_t) const override { return {"m"}; }
+    void update(const Slot& slot, std::size_t) const override { slot.assign(ones(value, f64), {ones(moment, f64)}); }
+  };
+  Model model;
+  Stretched optimizer({&model.a});
+  const Tensor before = model.a.value().clone();
+  model.a.value().set_grad(ones({4, 6}, f64));
+  const auto refused = [&](const std::string& shape) {
+    CHECK(message_of([&] { optimizer.step(); }) ==
+          "[assign] a value " + shape + " for 'a' or its state: expected (4, 6)");
+    CHECK(same(model.a.value().detach(), before));
+    CHECK(optimizer.state().at("a/step").item() == 0);
+  };
+  refused("()");
+  optimizer.value = {4, 6};
+  optimizer.moment = {1, 6};
+  refused("(1, 6)");
+}
+
 TEST_CASE("A fused rule that keeps another number of state tensors is refused") {
   struct Forgetful final : Optimizer {
     explicit Forgetful(const Parameters& p) : Optimizer(1) { add_group(0, p); }
