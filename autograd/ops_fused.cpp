@@ -114,9 +114,8 @@ struct CrossEntropyDerivative {
   /// g [(1 - s) w_t (p - e_t) + s / n (W p - w)] with 0 for ignored rows.
   Tensor composed(const Tensor& g, const Tensor& x, const Tensor& target) const {
     const std::int64_t n = x.shape().back();
-    const Options number{DType::i64, Device::cpu()};
-    const Tensor kept = cast(not_equal(target, scalar(static_cast<double>(options.ignore_index), number)), x.dtype());
-    const Tensor hit = one_hot(where(kept > 0.0, target, scalar(0, number)), n, x.dtype());
+    const Tensor kept = cast(not_equal(target, whole_number(options.ignore_index)), x.dtype());
+    const Tensor hit = one_hot(where(kept > 0.0, target, whole_number(0)), n, x.dtype());
     const Tensor w = options.weight.defined() ? options.weight : ones({n}, x.options());
     const Tensor w_target = sum(hit * w, {-1}, true), p = softmax(x);
     const double s = options.label_smoothing;
@@ -133,7 +132,7 @@ struct CrossEntropyDerivative {
     job.in[1] = target.raw();
     job.in[2] = options.weight.defined() ? options.weight.raw() : nullptr;
     job.scalar[0] = options.label_smoothing;
-    job.scalar[1] = static_cast<double>(options.ignore_index);
+    job.ignore = options.ignore_index;
     return job;
   }
 };

@@ -30,8 +30,7 @@ void check_pair(std::string_view op, const Tensor& input, const Tensor& target) 
 
 /// On another device the count stays there: reading it would make the host wait.
 Tensor mean_of_kept(const Tensor& losses, const Tensor& target, std::int64_t ignore_index) {
-  const Tensor ignored = scalar(static_cast<double>(ignore_index), {DType::i64, Device::cpu()});
-  return sum(losses) / cast(sum(not_equal(target, ignored)), losses.dtype());
+  return sum(losses) / cast(sum(not_equal(target, whole_number(ignore_index))), losses.dtype());
 }
 
 std::int64_t count_kept(const Tensor& target, std::int64_t ignore_index) {
@@ -43,11 +42,10 @@ std::int64_t count_kept(const Tensor& target, std::int64_t ignore_index) {
 /// Sum of the class weights of the targets that are not ignored.
 Tensor sum_of_weights(const Tensor& target, const CrossEntropyOptions& options) {
   const NoGrad no_grad;
-  const auto number = [](double value, DType dtype) { return scalar(value, {dtype, Device::cpu()}); };
-  const Tensor kept = not_equal(target, number(static_cast<double>(options.ignore_index), DType::i64));
-  const Tensor row = flatten(where(kept, target, number(0, DType::i64)));
+  const Tensor kept = not_equal(target, whole_number(options.ignore_index));
+  const Tensor row = flatten(where(kept, target, whole_number(0)));
   const Tensor weights = index_select(options.weight.detach(), 0, row);
-  return sum(where(flatten(kept), weights, number(0, weights.dtype())));
+  return sum(where(flatten(kept), weights, scalar(0, {weights.dtype(), Device::cpu()})));
 }
 
 }  // namespace

@@ -74,6 +74,7 @@ struct Rows {
   const void* in[5] = {};
   void* out[3] = {};
   double scalar[2] = {};
+  std::int64_t ignore = 0;  ///< a target that counts for nothing
 };
 
 /// A mask that broadcasts over (batch, heads, rows, keys); null where there is none.
@@ -194,9 +195,9 @@ struct Kernels {
   Fn<Rows> rms_norm = nullptr;     // in x, weight?; scalar eps; out y, rstd?
   /// Of either (no mean: RMS). In g, x, weight?, mean?, rstd; scalar 1: dx is added; out dx?, dweight?, dbias?
   Fn<Rows> norm_grad = nullptr;
-  /// In x, target (i64), weight?; scalar smoothing, ignore; out loss, and (2, rows): lse - max x, max x.
+  /// In x, target (i64), weight?; scalar smoothing; out loss, and (2, rows): lse - max x, max x.
   Fn<Rows> cross_entropy = nullptr;
-  Fn<Rows> cross_entropy_grad = nullptr;  // in x, target, weight?, the (2, rows), g (rows,); same scalars; out dx
+  Fn<Rows> cross_entropy_grad = nullptr;  // in x, target, weight?, the (2, rows), g (rows,); same scalar; out dx
   Fn<Rotary> rotary = nullptr;
   Fn<Attention> attention = nullptr;       // q, k, v -> out, log_sum?
   Fn<Attention> attention_grad = nullptr;  // q, k, v, out, log_sum, g -> dq?, dk and dv?; delta is scratch

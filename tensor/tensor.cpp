@@ -148,6 +148,12 @@ Tensor scalar(double value, Options options) {
   return out;
 }
 
+Tensor whole_number(std::int64_t value) {
+  Tensor out = empty({}, {DType::i64, Device::cpu()});
+  *static_cast<std::int64_t*>(out.raw_mutable()) = value;
+  return out;
+}
+
 template <class T> Tensor tensor(std::span<const T> values, const Shape& shape) {
   const std::int64_t count = count_elements("tensor", shape);
   check(static_cast<std::int64_t>(values.size()) == count, "tensor", values.size(), " values for shape ", shape);

@@ -121,6 +121,8 @@ Tensor ones(const Shape& shape, Options options = {});
 Tensor full(const Shape& shape, double value, Options options = {});
 /// A 0-d tensor.
 Tensor scalar(double value, Options options = {});
+/// A 0-d i64 tensor on the CPU, from where it stands beside tensors of any device; exact beyond 2^53, too.
+Tensor whole_number(std::int64_t value);
 /// Values in row-major order, kept in their own type.
 template <class T> Tensor tensor(std::span<const T> values, const Shape& shape);
 template <class T> Tensor tensor(const std::vector<T>& values, const Shape& shape) {

@@ -281,7 +281,7 @@ template <class T> void norm_grad(const Rows& job) {
 template <class T> CrossEntropyJob<T> cross_entropy_job(const Rows& job, bool gradient) {
   return {job.n,
           static_cast<T>(job.scalar[0]),
-          static_cast<std::int64_t>(job.scalar[1]),
+          job.ignore,
           in<T>(job, 0),
           in<std::int64_t>(job, 1),
           in<T>(job, 2),

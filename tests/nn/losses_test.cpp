@@ -2,8 +2,10 @@
 // numbers against PyTorch: nn_golden_test.cpp.
 #include <stet/autograd/gradcheck.h>
 #include <stet/nn/losses.h>
+#include <stet/nn/sequence.h>
 
 #include <cmath>
+#include <limits>
 
 #include "support/catch.h"
 #include "support/message.h"
@@ -47,6 +49,23 @@ TEST_CASE("Cross-entropy divides by the weight of the targets it counts") {
         Approx((3 * row(0, 0) + row(1, 1)) / 4));
   CHECK(is_nan(nn::cross_entropy(logits, targets({-100, -100, -100}))));
   CHECK(is_nan(nn::cross_entropy(logits, targets({-100, -100, -100}), {.weight = weight})));
+}
+
+TEST_CASE("Cross-entropy leaves out what it is told to ignore, however large the number") {
+  constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
+  const Tensor logits = spread({3, 4}, -1, 1, 3), weight = spread({4}, 0.5, 1.5, 4);
+  const Tensor sequences = spread({2, 3, 4}, -1, 1, 5);
+  for (const std::int64_t ignored : {most, -most - 1, (std::int64_t{1} << 53) + 1}) {
+    const auto same_as_usual = [&](const auto& loss) { CHECK(loss(ignored).item() == loss(-100).item()); };
+    same_as_usual([&](std::int64_t i) { return nn::cross_entropy(logits, targets({1, i, 2}), {.ignore_index = i}); });
+    same_as_usual([&](std::int64_t i) {
+      return nn::cross_entropy(logits, targets({1, i, 2}), {.weight = weight, .ignore_index = i});
+    });
+    const auto labels = [](std::int64_t i) { return reshape(targets({0, 1, i, i, 3, 2}), {2, 3}); };
+    same_as_usual([&](std::int64_t i) { return nn::next_token_loss(sequences, labels(i), {.ignore_index = i}); });
+    CHECK(nn::count_labels(labels(ignored), ignored) == 3);
+  }
+  CHECK_THAT(message_of([&] { nn::next_token_loss(sequences, zeros({2, 3}, i32)); }), Contains("target holds i32"));
 }
 
 TEST_CASE("Losses of closed forms") {

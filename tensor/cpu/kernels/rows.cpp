@@ -192,7 +192,6 @@ template <class T> void cross_entropy_rows(const Rows& job) {
   const T* weight = static_cast<const T*>(job.in[2]);
   T *loss = static_cast<T*>(job.out[0]), *log_sum_out = static_cast<T*>(job.out[1]);
   const T smoothing = static_cast<T>(job.scalar[0]);
-  const auto ignore = static_cast<std::int64_t>(job.scalar[1]);
   for_rows(job, [&](std::int64_t row) {
     const T* x = static_cast<const T*>(job.in[0]) + row * job.n;
     const T top = max_of(x, job.n);
@@ -200,7 +199,7 @@ template <class T> void cross_entropy_rows(const Rows& job) {
     log_sum_out[row] = log_sum;
     log_sum_out[job.rows + row] = top;
     const std::int64_t t = target[row];
-    if (t == ignore) {
+    if (t == job.ignore) {
       loss[row] = T(0);
       return;
     }
@@ -219,14 +218,13 @@ template <class T> void cross_entropy_grad_rows(const Rows& job) {
   const T* weight = static_cast<const T*>(job.in[2]);
   const T *log_sums = static_cast<const T*>(job.in[3]), *g = static_cast<const T*>(job.in[4]);
   const T smoothing = static_cast<T>(job.scalar[0]), spread = smoothing / static_cast<T>(job.n);
-  const auto ignore = static_cast<std::int64_t>(job.scalar[1]);
   T weight_sum = static_cast<T>(job.n);
   if (weight) weight_sum = reduce_tree<Sum, T>(0, job.n, [=](std::int64_t i) { return weight[i]; });
   for_rows(job, [&](std::int64_t row) {
     const T* __restrict x = static_cast<const T*>(job.in[0]) + row * job.n;
     T* __restrict dx = static_cast<T*>(job.out[0]) + row * job.n;
     const std::int64_t t = target[row];
-    if (t == ignore) {
+    if (t == job.ignore) {
       for (std::int64_t i = 0; i < job.n; ++i) dx[i] = T(0);
       return;
     }
