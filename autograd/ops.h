@@ -119,7 +119,7 @@ Tensor prod(const Tensor& x, const Axes& axes = {}, bool keepdim = false);
 Tensor max(const Tensor& x, const Axes& axes = {},
            bool keepdim = false);  ///< equal maxima share the gradient
 Tensor min(const Tensor& x, const Axes& axes = {}, bool keepdim = false);
-/// Mean squared deviation; divides by n - correction.
+/// Mean squared deviation; divides by n - correction, or by 0 where the correction is larger: infinite, as in torch.
 Tensor var(const Tensor& x, const Axes& axes = {}, bool keepdim = false, double correction = 1);
 Tensor logsumexp(const Tensor& x, std::int64_t axis = -1, bool keepdim = false);
 Tensor argmax(const Tensor& x, std::int64_t axis = -1, bool keepdim = false);  ///< i64; first of equals

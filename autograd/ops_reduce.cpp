@@ -162,9 +162,10 @@ Tensor sum(const Tensor& x, const Axes& axes, bool keepdim) {
 }
 
 Tensor mean(const Tensor& x, const Axes& axes, bool keepdim) {
+  if (x.dtype() == DType::bf16) return cast(mean(cast(x, DType::f32), axes, keepdim), DType::bf16);  // rounded once
   const Tensor in = is_floating(x.dtype()) ? x : cast(x, DType::f32);
   const auto n = static_cast<double>(reduced_count(x.shape(), normalize_axes("mean", axes, x.rank())));
-  return sum(in, axes, keepdim) * (1.0 / n);
+  return sum(in, axes, keepdim) / n;  // not times 1 / n, which rounds: a constant's mean is the constant
 }
 
 Tensor sum_to(const Tensor& x, const Shape& shape) {
@@ -187,10 +188,11 @@ Tensor max(const Tensor& x, const Axes& axes, bool keepdim) { return extreme<tru
 Tensor min(const Tensor& x, const Axes& axes, bool keepdim) { return extreme<false>(x, axes, keepdim); }
 
 Tensor var(const Tensor& x, const Axes& axes, bool keepdim, double correction) {
+  if (x.dtype() == DType::bf16) return cast(var(cast(x, DType::f32), axes, keepdim, correction), DType::bf16);
   const Tensor in = is_floating(x.dtype()) ? x : cast(x, DType::f32);
   const auto at = normalize_axes("var", axes, x.rank());
   const auto n = static_cast<double>(reduced_count(x.shape(), at));
-  return sum(square(in - mean(in, as_axes(at), true)), axes, keepdim) / (n - correction);
+  return sum(square(in - mean(in, as_axes(at), true)), axes, keepdim) / std::max(n - correction, 0.0);
 }
 
 Tensor logsumexp(const Tensor& x, std::int64_t axis, bool keepdim) {
