@@ -222,12 +222,26 @@ Tensor randn(const Shape& shape, Generator& generator, Options options) {
 
 namespace {
 
+/// The largest number of that dtype below `high`; `low` in that dtype where nothing lies between.
+double largest_below(DType dtype, double low, double high) {
+  if (dtype == DType::f64) return std::nextafter(high, low);
+  if (dtype == DType::f32) return std::nextafter(static_cast<float>(high), static_cast<float>(low));
+  BFloat16 at(static_cast<float>(high));
+  const auto value = [](BFloat16 x) { return static_cast<double>(static_cast<float>(x)); };
+  if (value(at) >= high) {  // one step down; below either zero comes the first that is not flushed to it
+    const bool zero = (at.bits & 0x7fffu) == 0, negative = (at.bits & 0x8000u) != 0;
+    at.bits = static_cast<std::uint16_t>(zero ? 0x8080u : negative ? at.bits + 1u : at.bits - 1u);
+  }
+  return std::max(value(at), value(BFloat16(static_cast<float>(low))));
+}
+
 Tensor draw_floating(std::string_view op, Draw draw, const Shape& shape, double a, double b, Generator& generator,
                      Options options) {
   check(is_floating(options.dtype) || draw == Draw::bernoulli, op, "needs a floating dtype, got ", options.dtype);
-  if (options.dtype == DType::bf16)
-    return cast(draw_floating(op, draw, shape, a, b, generator, {DType::f32, options.device}), DType::bf16);
-  return compute::random(draw, shape, generator, options, a, b);
+  const double below = draw == Draw::uniform ? largest_below(options.dtype, a, b) : HUGE_VAL;
+  if (options.dtype != DType::bf16) return compute::random(draw, shape, generator, options, a, b, 0, 0, below);
+  const Options wide{DType::f32, options.device};
+  return cast(compute::random(draw, shape, generator, wide, a, b, 0, 0, below), DType::bf16);
 }
 
 }  // namespace

@@ -194,13 +194,14 @@ Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
 }
 
 Tensor random(Draw draw, const Shape& shape, Generator& generator, Options options, double a, double b,
-              std::int64_t low, std::int64_t high) {
+              std::int64_t low, std::int64_t high, double below) {
   Tensor out = empty(shape, options);
   Random job;
   job.dtype = options.dtype;
   job.draw = draw;
   job.a = a;
   job.b = b;
+  job.below = below;
   job.low = low;
   job.high = high;
   job.count = out.numel();

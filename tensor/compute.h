@@ -2,6 +2,7 @@
 // history; autograd/ builds the differentiable operations on top and is what users call.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <string_view>
 #include <utility>
@@ -102,9 +103,10 @@ NormGradients norm_grad(const Tensor& g, const Tensor& x, const Tensor& weight, 
 Tensor rotary(const Tensor& x, const Tensor& cos, const Tensor& sin, bool interleaved, bool inverse);
 
 // Random numbers.
-/// Takes one draw from the generator, which must outlive a recording that this becomes part of.
+/// Takes one draw from the generator, which must outlive a recording that this becomes part of. `below`: the largest
+/// value of a uniform draw.
 Tensor random(Draw draw, const Shape& shape, Generator& generator, Options options, double a, double b,
-              std::int64_t low = 0, std::int64_t high = 0);
+              std::int64_t low = 0, std::int64_t high = 0, double below = HUGE_VAL);
 
 /// An Error unless both are on one device.
 void check_same_device(std::string_view op, const Tensor& a, const Tensor& b);

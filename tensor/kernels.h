@@ -149,6 +149,7 @@ struct Random {
   Draw draw;
   RandomKey key;
   double a = 0, b = 0;             ///< uniform [a, b), normal mean a and deviation b, bernoulli p = a
+  double below = 0;                ///< uniform: the largest value; a + (b - a) u may round to b
   std::int64_t low = 0, high = 0;  ///< randint [low, high)
   std::int64_t count = 0;
   void* out = nullptr;

@@ -8,7 +8,7 @@ namespace {
 template <Draw draw, class T> struct DrawBody {
   Pointer<T> out;
   RandomKey key;
-  double a, b;
+  double a, b, below;
   std::int64_t low, high;
 
   __device__ T value(std::uint64_t i) const {
@@ -17,8 +17,9 @@ template <Draw draw, class T> struct DrawBody {
     else if constexpr (draw == Draw::bits) return static_cast<T>(random_bits64(key, i));
     else {
       const T x = static_cast<T>(a), y = static_cast<T>(b);
-      if constexpr (draw == Draw::uniform) return x + (y - x) * uniform<T>(key, i);
-      else return x + y * normal<T>(key, i);
+      if constexpr (draw == Draw::normal) return x + y * normal<T>(key, i);
+      const T drawn = x + (y - x) * uniform<T>(key, i), top = static_cast<T>(below);
+      return drawn > top ? top : drawn;
     }
   }
   __device__ void operator()(std::int64_t i) const { out[i] = value(static_cast<std::uint64_t>(i)); }
@@ -26,7 +27,7 @@ template <Draw draw, class T> struct DrawBody {
 
 template <Draw draw, class T> void run(const Random& job) {
   constexpr std::string_view names[kDraws] = {"uniform", "normal", "bernoulli", "randint", "bits"};
-  const DrawBody<draw, T> body{static_cast<T*>(job.out), job.key, job.a, job.b, job.low, job.high};
+  const DrawBody<draw, T> body{static_cast<T*>(job.out), job.key, job.a, job.b, job.below, job.low, job.high};
   for_each(names[static_cast<int>(draw)], body, job.count);
 }
 

@@ -12,8 +12,12 @@ template <class T, class Make> inline void fill(const Random& job, const Make& m
 }
 
 template <class T> void draw_floating(const Random& job) {
-  const T a = static_cast<T>(job.a), b = static_cast<T>(job.b);
-  if (job.draw == Draw::uniform) fill<T>(job, [=](std::uint64_t i) { return a + (b - a) * uniform<T>(job.key, i); });
+  const T a = static_cast<T>(job.a), b = static_cast<T>(job.b), below = static_cast<T>(job.below);
+  if (job.draw == Draw::uniform)
+    fill<T>(job, [=](std::uint64_t i) {
+      const T x = a + (b - a) * uniform<T>(job.key, i);
+      return x > below ? below : x;
+    });
   else if (job.draw == Draw::normal) fill<T>(job, [=](std::uint64_t i) { return a + b * normal<T>(job.key, i); });
   else if (job.draw == Draw::bernoulli)
     fill<T>(job, [=](std::uint64_t i) { return bernoulli(job.key, i, static_cast<float>(job.a)) ? T(1) : T(0); });
