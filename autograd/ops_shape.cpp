@@ -422,14 +422,14 @@ Tensor one_hot(const Tensor& index, std::int64_t classes, DType dtype) {
   const Tensor at = reshape(index, shape);
   shape[shape.size() - 1] = classes;
   const Options options{dtype, index.device()};
-  return compute::scatter_add(zeros(shape, options), shape.size() - 1, at, ones(at.shape(), options));
+  return compute::scatter_add(zeros(shape, options), shape.size() - 1, at, ones(at.shape(), options), Checked::one_hot);
 }
 
 Tensor embedding(const Tensor& w, const Tensor& index) {
   check(w.rank() == 2, "embedding", "weight ", w.shape(), ": expected (rows, width)");
   Shape shape = index.shape();
   shape.push_back(w.shape()[1]);
-  Tensor y = compute::index_select(w, 0, reshape(index, {index.numel()}));
+  Tensor y = compute::index_select(w, 0, reshape(index, {index.numel()}), Checked::embedding);
   return record(make_view(y, shape, row_major(shape), 0), {&w, &index}, [&] {
     return EmbeddingDerivative{Saved(index, 1), w.shape()[0], w.shape()[1]};
   });

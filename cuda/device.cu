@@ -54,8 +54,7 @@ std::string text_of(cudaError_t status) {
 }
 
 [[noreturn]] void throw_complaint(const Complaint& c) {
-  constexpr std::string_view names[] = {"", "index_select", "index_add", "gather", "scatter_add", "cross_entropy"};
-  const std::string_view op = names[c.what];
+  const std::string_view op = name_of(static_cast<Checked>(c.what));
   if (c.what == static_cast<unsigned>(Checked::cross_entropy))
     fail(op, "target ", c.value, " at position ", c.position, " is out of range for ", c.size, " classes");
   fail(op, "index ", c.value, " at position ", c.position, " is out of range for size ", c.size);

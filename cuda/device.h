@@ -63,7 +63,6 @@ struct Complaint {
   unsigned unused;
   std::int64_t value, position, size;
 };
-enum class Checked : unsigned { nothing, index_select, index_add, gather, scatter_add, cross_entropy };
 /// Where a kernel that is about to be launched may leave one. The next download or synchronisation throws it.
 Complaint* complaint();
 

@@ -95,6 +95,7 @@ Tensor contiguous(const Tensor& x) {
 
 Tensor expand(std::string_view op, const Tensor& x, const Shape& shape) {
   if (x.shape() == shape) return x;
+  count_elements(op, shape);  // complains about sizes
   check(shape.size() >= x.rank() && broadcast(op, x.shape(), shape) == shape, op, "shape ", x.shape(),
         " does not broadcast to ", shape);
   std::int64_t strides[kMaxRank];

@@ -67,14 +67,16 @@ void gemm_into(const Tensor& target, const Tensor& a, bool transpose_a, const Te
                bool accumulate);
 
 // By index.
-Tensor index_select(const Tensor& x, int axis, const Tensor& index);
+/// `op` is named in errors, here and below.
+Tensor index_select(const Tensor& x, int axis, const Tensor& index, Checked op = Checked::index_select);
 /// zeros(n along axis) with rows of `source` added at `index`, in order.
 Tensor index_add(const Tensor& source, int axis, const Tensor& index, std::int64_t n);
 /// Adds to `out`, contiguous, instead of to zeros.
 void index_add_into(const Tensor& out, const Tensor& source, int axis, const Tensor& index);
 Tensor gather(const Tensor& x, int axis, const Tensor& index);
 /// A copy of x with `source` added at `index`.
-Tensor scatter_add(const Tensor& x, int axis, const Tensor& index, const Tensor& source);
+Tensor scatter_add(const Tensor& x, int axis, const Tensor& index, const Tensor& source,
+                   Checked op = Checked::scatter_add);
 Tensor cat(const std::vector<Tensor>& parts, int axis);
 
 // Fused rows; the last axis is reduced.

@@ -146,8 +146,16 @@ void check_gather_shapes(std::string_view op, const Shape& table, const Shape& i
   check(fits, op, "shapes ", table, " and ", index, ": all dimensions but axis ", axis, " must be equal");
 }
 
-Indexing indexing(const Tensor& table, const Line& l, std::int64_t count, const Tensor& index, const Tensor& out) {
-  return {table.dtype(),    l.outer, l.n, l.inner, count, table.raw(), static_cast<const std::int64_t*>(index.raw()),
+Indexing indexing(Checked op, const Tensor& table, const Line& l, std::int64_t count, const Tensor& index,
+                  const Tensor& out) {
+  return {op,
+          table.dtype(),
+          l.outer,
+          l.n,
+          l.inner,
+          count,
+          table.raw(),
+          static_cast<const std::int64_t*>(index.raw()),
           out.raw_mutable()};
 }
 
@@ -222,15 +230,16 @@ void gemm_into(const Tensor& target, const Tensor& a, bool transpose_a, const Te
   if (target.numel()) kernels(a.device()).gemm(job);
 }
 
-Tensor index_select(const Tensor& x, int axis, const Tensor& index) {
-  check(index.rank() <= 1, "index_select", "index of shape ", index.shape(), ": expected one dimension");
+Tensor index_select(const Tensor& x, int axis, const Tensor& index, Checked op) {
+  const std::string_view name = name_of(op);
+  check(index.rank() <= 1, name, "index of shape ", index.shape(), ": expected one dimension");
   const Tensor table = contiguous(x), at = contiguous(index);
   const Line l = line(x.shape(), axis);
-  check_index("index_select", at, l.n, table);
+  check_index(name, at, l.n, table);
   Shape shape = x.shape();
   shape[axis] = at.numel();
   Tensor out = empty(shape, x.options());
-  if (out.numel()) kernels(x.device()).index_select(indexing(table, l, at.numel(), at, out));
+  if (out.numel()) kernels(x.device()).index_select(indexing(op, table, l, at.numel(), at, out));
   return out;
 }
 
@@ -240,7 +249,7 @@ void index_add_into(const Tensor& out, const Tensor& source, int axis, const Ten
         axis);
   const Line l = line(out.shape(), axis);
   check_index("index_add", at, l.n, table);
-  if (table.numel()) kernels(source.device()).index_add(indexing(table, l, at.numel(), at, out));
+  if (table.numel()) kernels(source.device()).index_add(indexing(Checked::index_add, table, l, at.numel(), at, out));
 }
 
 Tensor index_add(const Tensor& source, int axis, const Tensor& index, std::int64_t n) {
@@ -257,20 +266,21 @@ Tensor gather(const Tensor& x, int axis, const Tensor& index) {
   const Line l = line(x.shape(), axis);
   check_index("gather", at, l.n, table);
   Tensor out = empty(index.shape(), x.options());
-  if (out.numel()) kernels(x.device()).gather(indexing(table, l, index.shape()[axis], at, out));
+  if (out.numel()) kernels(x.device()).gather(indexing(Checked::gather, table, l, index.shape()[axis], at, out));
   return out;
 }
 
-Tensor scatter_add(const Tensor& x, int axis, const Tensor& index, const Tensor& source) {
-  check_gather_shapes("scatter_add", x.shape(), index.shape(), axis);
-  check(index.shape() == source.shape(), "scatter_add", "index ", index.shape(), " and source ", source.shape());
-  check(x.dtype() == source.dtype(), "scatter_add", "dtypes ", x.dtype(), " and ", source.dtype());
+Tensor scatter_add(const Tensor& x, int axis, const Tensor& index, const Tensor& source, Checked op) {
+  const std::string_view name = name_of(op);
+  check_gather_shapes(name, x.shape(), index.shape(), axis);
+  check(index.shape() == source.shape(), name, "index ", index.shape(), " and source ", source.shape());
+  check(x.dtype() == source.dtype(), name, "dtypes ", x.dtype(), " and ", source.dtype());
   const Tensor table = contiguous(source), at = contiguous(index);
   const Line l = line(x.shape(), axis);
-  check_index("scatter_add", at, l.n, table);
-  check_same_device("scatter_add", x, table);
+  check_index(name, at, l.n, table);
+  check_same_device(name, x, table);
   Tensor out = x.clone();
-  if (table.numel()) kernels(x.device()).scatter_add(indexing(table, l, index.shape()[axis], at, out));
+  if (table.numel()) kernels(x.device()).scatter_add(indexing(op, table, l, index.shape()[axis], at, out));
   return out;
 }
 

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <string_view>
 
 #include <stet/tensor/device.h>
 #include <stet/tensor/dims.h>
@@ -121,8 +122,26 @@ struct Rotary {
   void* out;
 };
 
+/// The operation that an index out of range is complained of under. A device's kernels keep it until someone waits.
+enum class Checked : unsigned {
+  nothing,
+  index_select,
+  index_add,
+  gather,
+  scatter_add,
+  cross_entropy,
+  embedding,
+  one_hot
+};
+constexpr std::string_view name_of(Checked op) {
+  constexpr std::string_view names[] = {
+      "", "index_select", "index_add", "gather", "scatter_add", "cross_entropy", "embedding", "one_hot"};
+  return names[static_cast<int>(op)];
+}
+
 /// Data movement by index along one axis: a table of (outer, n, inner) elements of `size` bytes each.
 struct Indexing {
+  Checked op;
   DType dtype;
   std::int64_t outer, n, inner;  ///< the table
   std::int64_t count;            ///< indices along the axis (index_select), or per line (gather)

@@ -14,6 +14,7 @@ namespace {
 constexpr std::int64_t kFull = 1000, kEdge = 3;  // print all of up to 1,000 elements, else 3 at each end
 
 std::string format(double value, bool scientific) {
+  if (std::isnan(value)) return "nan";  // whatever its sign
   std::ostringstream out;
   if (std::isfinite(value) && scientific) out << std::scientific << std::setprecision(3) << value;
   else if (std::isfinite(value) && value == std::trunc(value) && std::abs(value) < 1e6) out << value << ".";

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <utility>
 
+#include <stet/tensor/error.h>
+
 namespace stet {
 
 namespace {
@@ -44,6 +46,7 @@ Generator& default_generator() {
 void manual_seed(uint64_t seed) { default_generator() = Generator(seed); }
 
 std::vector<int64_t> permutation(Generator& generator, int64_t n, int64_t wanted) {
+  check(n >= 0, "permutation", "of ", n, " elements: expected 0 or more");
   const RandomKey key = generator.next();
   std::vector<std::pair<uint64_t, int64_t>> keyed;
   keyed.reserve(static_cast<size_t>(n));

@@ -9,6 +9,7 @@ namespace {
 /// Elements are moved as T. `across`: every element of the result has an index of its own (gather); otherwise
 /// `inner` elements side by side share one (index_select).
 template <class T, bool across> struct TakeBody {
+  Checked op;
   std::int64_t n, count, inner;
   Pointer<T> out;
   Pointer<const T> table;
@@ -18,8 +19,7 @@ template <class T, bool across> struct TakeBody {
   __device__ void operator()(std::int64_t i) const {
     const Split column = split(i, inner), line = split(column.quotient, count);
     const std::int64_t place = across ? i : line.rest;
-    const Checked what = across ? Checked::gather : Checked::index_select;
-    const std::int64_t row = checked(index[place], n, place, what, complaint);
+    const std::int64_t row = checked(index[place], n, place, op, complaint);
     out[i] = table[(line.quotient * n + row) * inner + column.rest];
   }
 };
@@ -27,6 +27,7 @@ template <class T, bool across> struct TakeBody {
 /// Runs of equal indices in sorted order: thread (outer, place, column) adds a run if it stands at its start.
 /// `across`: every column has indices of its own (scatter_add); otherwise all columns share them (index_add).
 template <class T, bool across> struct AddRunsBody {
+  Checked op;
   std::int64_t n, count, inner;
   Pointer<T> out;
   Pointer<const T> source;
@@ -46,9 +47,8 @@ template <class T, bool across> struct AddRunsBody {
     const std::int64_t column = in_line.rest, place = line.rest, outer = line.quotient;
     const std::int64_t target = sorted[slot(outer, place, column)];
     if (place > 0 && sorted[slot(outer, place - 1, column)] == target) return;
-    const Checked what = across ? Checked::scatter_add : Checked::index_add;
     const std::int64_t first = order[slot(outer, place, column)];
-    if (checked(target, n, across ? slot(outer, first, column) : first, what, complaint) != target) return;
+    if (checked(target, n, across ? slot(outer, first, column) : first, op, complaint) != target) return;
     const std::int64_t to = (outer * n + target) * inner + column;
     T sum = out[to];
     for (std::int64_t p = place; p < count && sorted[slot(outer, p, column)] == target; ++p)
@@ -72,8 +72,8 @@ void index_select(const Indexing& job) {
   by_width(bytes, {job.table, job.out}, [&]<class T>() {
     const std::int64_t inner = bytes / static_cast<std::int64_t>(sizeof(T));
     for_each("index_select",
-             TakeBody<T, false>{job.n, job.count, inner, static_cast<T*>(job.out), static_cast<const T*>(job.table),
-                                job.index, complaint()},
+             TakeBody<T, false>{job.op, job.n, job.count, inner, static_cast<T*>(job.out),
+                                static_cast<const T*>(job.table), job.index, complaint()},
              job.outer * job.count * inner);
   });
 }
@@ -81,8 +81,8 @@ void index_select(const Indexing& job) {
 void gather(const Indexing& job) {
   const auto run = [&]<class T>() {
     for_each("gather",
-             TakeBody<T, true>{job.n, job.count, job.inner, static_cast<T*>(job.out), static_cast<const T*>(job.table),
-                               job.index, complaint()},
+             TakeBody<T, true>{job.op, job.n, job.count, job.inner, static_cast<T*>(job.out),
+                               static_cast<const T*>(job.table), job.index, complaint()},
              job.outer * job.count * job.inner);
   };
   switch (size_of(job.dtype)) {
@@ -100,11 +100,11 @@ template <bool across> void add_by_index(const Indexing& job) {
   const Scratch sorted(op, bytes), order(op, bytes);
   sort_indices(op, job.index, outer, job.count, inner, sorted.as<std::int64_t>(), order.as<std::int64_t>());
   dispatch(job.dtype, [&]<class T>() {
-    for_each(
-        op,
-        AddRunsBody<T, across>{job.n, job.count, job.inner, static_cast<T*>(job.out), static_cast<const T*>(job.table),
-                               sorted.as<std::int64_t>(), order.as<std::int64_t>(), complaint()},
-        job.outer * job.count * job.inner);
+    for_each(op,
+             AddRunsBody<T, across>{job.op, job.n, job.count, job.inner, static_cast<T*>(job.out),
+                                    static_cast<const T*>(job.table), sorted.as<std::int64_t>(),
+                                    order.as<std::int64_t>(), complaint()},
+             job.outer * job.count * job.inner);
   });
 }
 
