@@ -180,6 +180,13 @@ template <class D> class OperationNode final : public Node {
 /// Whether this is the one handle of its memory, which is contiguous: writing there surprises nobody.
 bool owned(const Tensor& t);
 
+/// How many positions each sample of a per-sample gradient g (batch, ..., features) has.
+inline std::int64_t positions(const Tensor& g) {
+  std::int64_t count = 1;
+  for (int i = 1; i + 1 < g.rank(); ++i) grow_count(count, g.shape()[i]);
+  return count;
+}
+
 inline Node* node_of(const Tensor& t) { return static_cast<Node*>(t.impl().history.get()); }
 inline Ref<Node> node_ref(const Tensor& t) { return Ref<Node>(node_of(t)); }
 inline bool tracked(const Tensor& t) { return t.defined() && t.requires_grad(); }

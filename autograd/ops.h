@@ -15,7 +15,8 @@ namespace stet {
 
 using Axes = std::vector<std::int64_t>;
 
-// Elementwise, one operand. Integers are converted to f32 where the result is a fraction.
+// Elementwise, one operand. Integers are converted to f32 where the result is a fraction. Arithmetic of integers wraps
+// around, sums, products and running sums of them too.
 
 Tensor neg(const Tensor& x);
 Tensor abs(const Tensor& x);
@@ -47,6 +48,8 @@ Tensor sub(const Tensor& a, const Tensor& b);
 Tensor mul(const Tensor& a, const Tensor& b);
 Tensor div(const Tensor& a, const Tensor& b);
 Tensor pow(const Tensor& a, const Tensor& b);
+/// Of integers, to a whole exponent of 0 or more: exact, in their own dtype (of bool i64), where it wraps as products
+/// do. Any other exponent, or one that is a tensor, makes the power of integers f32.
 Tensor pow(const Tensor& a, double exponent);
 Tensor maximum(const Tensor& a, const Tensor& b);  ///< NaN if either is; equal operands share the gradient
 Tensor minimum(const Tensor& a, const Tensor& b);

@@ -122,6 +122,16 @@ Tensor compared(const Tensor& x, double value) {
                         Device::cpu()});
 }
 
+/// By squaring, in as many products as the exponent has digits and ones.
+Tensor integer_power(const Tensor& a, std::int64_t exponent) {
+  Tensor square = a.dtype() == DType::boolean ? cast(a, DType::i64) : a, out;
+  for (; exponent > 0; exponent /= 2) {
+    if (exponent % 2 == 1) out = out.defined() ? out * square : square.clone();
+    if (exponent > 1) square = square * square;
+  }
+  return out.defined() ? out : ones(square.shape(), square.options());
+}
+
 }  // namespace
 
 Tensor record_activation(const Tensor& pre, Tensor y, Activation activation) {
@@ -168,6 +178,8 @@ Tensor div(const Tensor& a, const Tensor& b) { return binary<Div>(a, b); }
 Tensor pow(const Tensor& a, const Tensor& b) { return binary<Pow>(a, b); }
 Tensor pow(const Tensor& a, double exponent) {
   if (exponent == 2 && is_floating(a.dtype())) return square(a);
+  if (!is_floating(a.dtype()) && exponent >= 0 && std::trunc(exponent) == exponent && holds(DType::i64, exponent))
+    return integer_power(a, static_cast<std::int64_t>(exponent));
   return binary<Pow>(a, beside(a, exponent));
 }
 Tensor maximum(const Tensor& a, const Tensor& b) { return binary<Maximum>(a, b); }

@@ -48,13 +48,13 @@ struct LayerNormDerivative {
       const Tensor gw = w.defined() ? g * w : g;
       pass.give(0, scale * (gw - stet::mean(gw, {-1}, true) - xhat * stet::mean(gw * xhat, {-1}, true)));
     }
-    if (pass.needs(1)) pass.give(1, sum(reshape(g * xhat, {-1, in.shape().back()}), {0}));
-    if (pass.needs(2)) pass.give(2, sum(reshape(g, {-1, in.shape().back()}), {0}));
+    if (pass.needs(1)) pass.give(1, sum_to(g * xhat, {in.shape().back()}));
+    if (pass.needs(2)) pass.give(2, sum_to(g, {in.shape().back()}));
   }
   Tensor per_sample(int input, const Shape&, const Tensor& g, std::int64_t begin, std::int64_t end) const {
     if (input == 0) return {};
     const Tensor mine = slice(input == 1 ? g * normalized(x.get(name)) : g, 0, begin, end);
-    return sum(reshape(mine, {end - begin, -1, g.shape().back()}), {1});
+    return sum(reshape(mine, {end - begin, positions(g), g.shape().back()}), {1});
   }
 };
 
@@ -82,12 +82,12 @@ struct RmsNormDerivative {
       const Tensor gw = w.defined() ? g * w : g;
       pass.give(0, scale * (gw - xhat * mean(gw * xhat, {-1}, true)));
     }
-    if (pass.needs(1)) pass.give(1, sum(reshape(g * xhat, {-1, in.shape().back()}), {0}));
+    if (pass.needs(1)) pass.give(1, sum_to(g * xhat, {in.shape().back()}));
   }
   Tensor per_sample(int input, const Shape&, const Tensor& g, std::int64_t begin, std::int64_t end) const {
     if (input == 0) return {};
     const Tensor mine = slice(g * normalized(x.get(name)), 0, begin, end);
-    return sum(reshape(mine, {end - begin, -1, g.shape().back()}), {1});
+    return sum(reshape(mine, {end - begin, positions(g), g.shape().back()}), {1});
   }
 };
 
@@ -261,8 +261,8 @@ Tensor bernoulli(const Shape& shape, double p, Generator& generator, Options opt
 Tensor randint(const Shape& shape, std::int64_t low, std::int64_t high, Generator& generator, Options options) {
   check(low < high, "randint", "low ", low, " is not below high ", high);
   check(!is_floating(options.dtype), "randint", "needs an integer dtype, got ", options.dtype);
-  check(holds(options.dtype, static_cast<double>(low)) && holds(options.dtype, static_cast<double>(high - 1)),
-        "randint", low, " to ", high - 1, ": ", options.dtype, " does not hold these");
+  check(holds_whole(options.dtype, low) && holds_whole(options.dtype, high - 1), "randint", low, " to ", high - 1, ": ",
+        options.dtype, " does not hold these");
   return compute::random(Draw::randint, shape, generator, options, 0, 0, low, high);
 }
 

@@ -11,14 +11,14 @@ namespace {
 
 Tensor as_rows(const Tensor& x) {
   std::int64_t rows = 1;  // no -1: a row may have no elements
-  for (int i = 0; i + 1 < x.rank(); ++i) rows *= x.shape()[i];
+  for (int i = 0; i + 1 < x.rank(); ++i) grow_count(rows, x.shape()[i]);
   return reshape(x, {rows, x.shape().back()});
 }
 
 /// C (n, out, in) = for each sample, g^T x over its positions: g (n, t, out), x (n, t, in).
 Tensor outer_per_sample(const Tensor& g, const Tensor& x, std::int64_t begin, std::int64_t end) {
   const Tensor a = slice(g, 0, begin, end), b = slice(x, 0, begin, end);
-  const std::int64_t n = end - begin, t = g.numel() / (g.shape()[0] * g.shape().back());
+  const std::int64_t n = end - begin, t = positions(g);
   return matmul(transpose(reshape(a, {n, t, g.shape().back()})), reshape(b, {n, t, x.shape().back()}));
 }
 
@@ -71,7 +71,7 @@ struct LinearDerivative {
     if (input == 1) return outer_per_sample(g, x.get(name), begin, end);
     if (input != 2) return {};
     const Tensor mine = slice(g, 0, begin, end);
-    return sum(reshape(mine, {end - begin, -1, g.shape().back()}), {1});
+    return sum(reshape(mine, {end - begin, positions(g), g.shape().back()}), {1});
   }
   /// One position per sample: the squares of an outer product are the outer product of squares, so whatever
   /// arrives is added up as squares of g, and one product serves any number of passes.

@@ -18,7 +18,7 @@ Shape with_ones(const Shape& shape, const std::vector<int>& axes) {
 
 std::int64_t reduced_count(const Shape& shape, const std::vector<int>& axes) {
   std::int64_t n = 1;
-  for (int axis : axes) n *= shape[axis];
+  for (int axis : axes) grow_count(n, shape[axis]);
   return n;
 }
 

@@ -212,6 +212,7 @@ struct EmbeddingDerivative {
 }  // namespace
 
 Tensor reshape(const Tensor& x, Shape shape) {
+  constexpr std::int64_t kTooMany = std::numeric_limits<std::int64_t>::max();  // a size of 0 may follow
   std::int64_t known = 1;
   int open = -1;
   for (int i = 0; i < shape.size(); ++i) {
@@ -220,7 +221,7 @@ Tensor reshape(const Tensor& x, Shape shape) {
       open = i;
     } else {
       check(shape[i] >= 0, "reshape", "shape ", shape, ": dimension ", i, " is negative");
-      known *= shape[i];
+      if (__builtin_mul_overflow(known, shape[i], &known)) known = kTooMany;
     }
   }
   if (open >= 0) {
@@ -240,11 +241,12 @@ Tensor flatten(const Tensor& x, std::int64_t from, std::int64_t to) {
   if (x.rank() == 0) return reshape(x, {1});
   const int a = normalize_axis("flatten", from, x.rank()), b = normalize_axis("flatten", to, x.rank());
   check(a <= b, "flatten", "axes ", from, " to ", to, " of shape ", x.shape());
-  Shape shape;
+  Shape shape, joined;
   for (int i = 0; i < x.rank(); ++i) {
     if (i <= a || i > b) shape.push_back(x.shape()[i]);
-    else shape[a] *= x.shape()[i];
+    if (i >= a && i <= b) joined.push_back(x.shape()[i]);
   }
+  shape[a] = count_elements("flatten", joined);
   return reshape(x, shape);
 }
 

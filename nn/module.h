@@ -42,7 +42,8 @@ class Parameter {
   std::int64_t numel() const { return value_.numel(); }
 
   bool trainable() const { return trainable_; }
-  /// A frozen parameter asks for no gradient, so none is computed for it.
+  /// A frozen parameter asks for no gradient, so none is computed for it. Freezing drops the gradient that it has; a
+  /// loss computed before gives it none, even if it is trainable again by the time of backward: freeze between steps.
   void set_trainable(bool on);
   Tensor grad() const { return trainable_ ? value_.grad() : Tensor(); }
   void zero_grad();
@@ -126,7 +127,8 @@ class Module {
 
   /// Freezes (unfreezes) the parameters whose path relative to this module matches a glob: `*` any
   /// characters,
-  /// `?` one. Returns how many matched; none is an Error, since the name is then probably misspelt.
+  /// `?` one. Returns how many matched; none is an Error, since the name is then probably misspelt. Between steps, not
+  /// between a loss and its backward: see Parameter::set_trainable.
   int freeze(std::string_view glob = "*");
   int unfreeze(std::string_view glob = "*");
 

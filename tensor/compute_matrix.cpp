@@ -127,7 +127,7 @@ struct Line {
 };
 Line line(const Shape& shape, int axis) {
   Line l;
-  for (int i = 0; i < shape.size(); ++i) (i < axis ? l.outer : i == axis ? l.n : l.inner) *= shape[i];
+  for (int i = 0; i < shape.size(); ++i) grow_count(i < axis ? l.outer : i == axis ? l.n : l.inner, shape[i]);
   return l;
 }
 

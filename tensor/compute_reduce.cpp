@@ -16,7 +16,8 @@ struct Lines {
 /// Contiguous x around one axis.
 Lines around(const Tensor& x, int axis) {
   Lines lines{contiguous(x), 1, 1, 1};
-  for (int i = 0; i < x.rank(); ++i) (i < axis ? lines.outer : i == axis ? lines.n : lines.inner) *= x.shape()[i];
+  for (int i = 0; i < x.rank(); ++i)
+    grow_count(i < axis ? lines.outer : i == axis ? lines.n : lines.inner, x.shape()[i]);
   return lines;
 }
 
@@ -33,7 +34,7 @@ Lines lines_over(const Tensor& x, const std::vector<int>& axes) {
   if (neighbours(axes)) {
     lines.x = contiguous(x);
     for (int i = 0; i < x.rank(); ++i)
-      (i < axes.front() ? lines.outer : i <= axes.back() ? lines.n : lines.inner) *= x.shape()[i];
+      grow_count(i < axes.front() ? lines.outer : i <= axes.back() ? lines.n : lines.inner, x.shape()[i]);
     return lines;
   }
   Shape shape(x.rank());
@@ -44,7 +45,7 @@ Lines lines_over(const Tensor& x, const std::vector<int>& axes) {
       if (std::binary_search(axes.begin(), axes.end(), i) == (pass == 1)) {
         shape[at] = x.shape()[i];
         strides[at++] = x.strides()[i];
-        (pass ? lines.n : lines.outer) *= x.shape()[i];
+        grow_count(pass ? lines.n : lines.outer, x.shape()[i]);
       }
   lines.x = contiguous(make_view(x, shape, strides, x.impl().offset));
   return lines;
@@ -89,9 +90,9 @@ Tensor reduce(std::size_t index, std::string_view op, const Tensor& x, const std
   }
   const auto kernel = kernels(x.device()).reduce[index][static_cast<std::size_t>(x.dtype())];
   if (!kernel) fail(op, "is not defined on ", x.dtype());
-  const Lines lines = lines_over(x, axes);
-  check(!extreme || lines.n > 0 || lines.outer * lines.inner == 0, op, "of no elements: shape ", x.shape());
   Tensor out = empty(reduced_shape(x.shape(), axes, keepdim), x.options());
+  const Lines lines = lines_over(x, axes);
+  check(!extreme || lines.n > 0 || out.numel() == 0, op, "of no elements: shape ", x.shape());
   if (out.numel()) kernel({lines.outer, lines.n, lines.inner, lines.x.raw(), out.raw_mutable()});
   return out;
 }

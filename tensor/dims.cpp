@@ -72,7 +72,8 @@ Strides row_major(const Shape& shape) {
   std::int64_t step = 1;
   for (int i = shape.size() - 1; i >= 0; --i) {
     strides[i] = step;
-    step *= std::max<std::int64_t>(shape[i], 1);
+    if (i > 0 && __builtin_mul_overflow(step, std::max<std::int64_t>(shape[i], 1), &step))
+      return Strides(shape.size(), 0);  // a size is 0: there is nothing to step over
   }
   return strides;
 }

@@ -68,6 +68,11 @@ std::ostream& operator<<(std::ostream& out, const Dims& dims);
 
 /// Product of the sizes; an Error of `op` for a negative size or a product over 2^63 - 1.
 std::int64_t count_elements(std::string_view op, const Shape& shape);
+/// Multiplies an element count by one more size. Beyond 2^63 - 1 it wraps around, which happens to shapes without
+/// elements alone: a size of 0 is to follow, or has been refused.
+inline void grow_count(std::int64_t& count, std::int64_t size) {
+  count = static_cast<std::int64_t>(static_cast<std::uint64_t>(count) * static_cast<std::uint64_t>(size));
+}
 /// Bytes of a row-major block; an Error of `op` where the product does not fit.
 std::int64_t count_bytes(std::string_view op, const Shape& shape, std::int64_t element_size);
 Strides row_major(const Shape& shape);

@@ -61,6 +61,11 @@ constexpr bool holds(DType t, double value) {
   return value <= high && value >= (t >= DType::i32 ? -high - 1 : 0);
 }
 
+/// The same of a whole number, compared as an integer.
+constexpr bool holds_whole(DType t, std::int64_t value) {
+  return t == DType::i64 || holds(t, static_cast<double>(value));
+}
+
 inline std::ostream& operator<<(std::ostream& out, DType t) { return out << name_of(t); }
 
 /// Calls f.operator()<T>() with the C++ type of `t`.

@@ -13,12 +13,21 @@
 
 namespace stet {
 
+/// The type in which integers are added and multiplied: they wrap around, which signed ones must not do.
+template <class T> struct Wrapping { using type = T; };
+template <> struct Wrapping<std::int64_t> { using type = std::uint64_t; };
+template <> struct Wrapping<std::int32_t> { using type = std::uint32_t; };
+template <class T> using wrapping = typename Wrapping<T>::type;
+
 // Unary. `integers`: also defined on integer tensors; otherwise they are converted to f32 first.
 
 struct Neg {
   static constexpr std::string_view name = "neg";
   static constexpr bool integers = true;
-  template <class T> STET_HD static T eval(T x) { return static_cast<T>(-x); }
+  template <class T> STET_HD static T eval(T x) {
+    if constexpr (std::is_integral_v<T>) return static_cast<T>(wrapping<T>(0) - static_cast<wrapping<T>>(x));
+    else return static_cast<T>(-x);
+  }
 };
 struct Abs {
   static constexpr std::string_view name = "abs";
@@ -26,7 +35,7 @@ struct Abs {
   template <class T> STET_HD static T eval(T x) {
     if constexpr (std::is_floating_point_v<T>) return math::abs(x);
     else if constexpr (std::is_unsigned_v<T>) return x;
-    else return x < 0 ? -x : x;
+    else return x < 0 ? Neg::eval(x) : x;
   }
 };
 /// -1, 0 or 1; NaN stays NaN.
@@ -73,7 +82,9 @@ struct Rsqrt {
 struct Square {
   static constexpr std::string_view name = "square";
   static constexpr bool integers = true;
-  template <class T> STET_HD static T eval(T x) { return static_cast<T>(x * x); }
+  template <class T> STET_HD static T eval(T x) {
+    return static_cast<T>(static_cast<wrapping<T>>(x) * static_cast<wrapping<T>>(x));
+  }
 };
 struct Reciprocal {
   static constexpr std::string_view name = "reciprocal";
@@ -150,17 +161,23 @@ using UnaryOps = TypeList<Neg, Abs, Sign, Exp, Expm1, Log, Log1p, Sqrt, Rsqrt, S
 struct Add {
   static constexpr std::string_view name = "add";
   static constexpr bool integers = true;
-  template <class T> STET_HD static T eval(T a, T b) { return static_cast<T>(a + b); }
+  template <class T> STET_HD static T eval(T a, T b) {
+    return static_cast<T>(static_cast<wrapping<T>>(a) + static_cast<wrapping<T>>(b));
+  }
 };
 struct Sub {
   static constexpr std::string_view name = "sub";
   static constexpr bool integers = true;
-  template <class T> STET_HD static T eval(T a, T b) { return static_cast<T>(a - b); }
+  template <class T> STET_HD static T eval(T a, T b) {
+    return static_cast<T>(static_cast<wrapping<T>>(a) - static_cast<wrapping<T>>(b));
+  }
 };
 struct Mul {
   static constexpr std::string_view name = "mul";
   static constexpr bool integers = true;
-  template <class T> STET_HD static T eval(T a, T b) { return static_cast<T>(a * b); }
+  template <class T> STET_HD static T eval(T a, T b) {
+    return static_cast<T>(static_cast<wrapping<T>>(a) * static_cast<wrapping<T>>(b));
+  }
 };
 struct Div {
   static constexpr std::string_view name = "div";
@@ -243,12 +260,12 @@ using CompareOps = TypeList<Equal, NotEqual, Less, LessEqual, Greater, GreaterEq
 struct Sum {
   static constexpr std::string_view name = "sum";
   template <class T> STET_HD static T identity() { return T(0); }
-  template <class T> STET_HD static T eval(T a, T b) { return static_cast<T>(a + b); }
+  template <class T> STET_HD static T eval(T a, T b) { return Add::eval(a, b); }
 };
 struct Prod {
   static constexpr std::string_view name = "prod";
   template <class T> STET_HD static T identity() { return T(1); }
-  template <class T> STET_HD static T eval(T a, T b) { return static_cast<T>(a * b); }
+  template <class T> STET_HD static T eval(T a, T b) { return Mul::eval(a, b); }
 };
 /// Starts from the first element, so an empty line is an error that the caller checks.
 struct Max {

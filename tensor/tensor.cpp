@@ -17,7 +17,7 @@ bool row_major_layout(const Shape& shape, const Strides& strides) {
   for (int i = shape.size() - 1; i >= 0; --i) {
     if (shape[i] == 0) return true;
     if (shape[i] != 1 && strides[i] != expected) return false;
-    expected *= shape[i];
+    if (__builtin_mul_overflow(expected, shape[i], &expected)) return true;  // another size is 0
   }
   return true;
 }
@@ -188,6 +188,9 @@ Tensor from_function(std::int64_t count, Options options, double start, double s
 Tensor arange(double start, double stop, double step, Options options) {
   check(step != 0 && std::isfinite(start) && std::isfinite(stop) && std::isfinite(step), "arange", "from ", start,
         " to ", stop, " by ", step);
+  check(is_floating(options.dtype) || (std::trunc(start) == start && std::trunc(step) == step), "arange", "from start ",
+        start, " to stop ", stop, " by step ", step, " in ", options.dtype,
+        ": expected whole numbers or a floating dtype");
   const double count = std::max(0.0, std::ceil((stop - start) / step));
   check(count < 9e15, "arange", count, " elements");
   return from_function(static_cast<std::int64_t>(count), options, start, step);

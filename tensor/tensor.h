@@ -90,7 +90,8 @@ class Tensor {
 
   /// True for a leaf that asked for gradients and for whatever was computed from one.
   bool requires_grad() const { return static_cast<bool>(impl().history); }
-  /// Makes a floating leaf ask for gradients, or stop. Returns *this.
+  /// Makes a floating leaf ask for gradients, or stop. Stopping drops its gradient and takes it out of the graphs that
+  /// were recorded before: their backward gives it nothing, even if it asks again by then. Returns *this.
   const Tensor& set_requires_grad(bool on = true) const;
   bool is_leaf() const;
   /// Accumulated by backward(); undefined until then. Leaves only.
@@ -137,7 +138,7 @@ template <class T> Tensor tensor(std::initializer_list<T> values) {
   return tensor(std::span<const T>(values.begin(), values.size()), {static_cast<std::int64_t>(values.size())});
 }
 template <class T> Tensor tensor(std::initializer_list<std::initializer_list<T>> rows);
-/// start, start + step, ... below stop.
+/// start, start + step, ... below stop. A fraction in start or step is an Error where the dtype holds integers.
 Tensor arange(double start, double stop, double step = 1, Options options = {DType::i64});
 Tensor arange(std::int64_t count, Options options = {DType::i64});
 /// `count` points from start to stop, both included.

@@ -40,7 +40,7 @@ template <class T, bool across> struct AddRunsBody {
   static __device__ __forceinline__ T add(T a, T b) {
     if constexpr (std::is_same_v<T, bool>) return a || b;
     else if constexpr (std::is_same_v<T, BFloat16>) return BFloat16(static_cast<float>(a) + static_cast<float>(b));
-    else return static_cast<T>(a + b);
+    else return Add::eval(a, b);
   }
   __device__ void operator()(std::int64_t i) const {
     const Split in_line = split(i, inner), line = split(in_line.quotient, count);

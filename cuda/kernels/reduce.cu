@@ -144,13 +144,13 @@ __global__ void cumsum_kernel(Pointer<T> out, Pointer<const T> in, std::int64_t 
     for (int distance = 1; distance < width; distance *= 2) {
       window[me] = sum;
       __syncthreads();
-      if (me >= distance) sum = window[me - distance] + sum;
+      if (me >= distance) sum = Add::eval(window[me - distance], sum);
       __syncthreads();
     }
     window[me] = sum;
     __syncthreads();
-    if (i < n) out[start + i * inner] = before + sum;
-    before = before + window[width - 1];
+    if (i < n) out[start + i * inner] = Add::eval(before, sum);
+    before = Add::eval(before, window[width - 1]);
     __syncthreads();
   }
 }

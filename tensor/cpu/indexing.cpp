@@ -29,7 +29,7 @@ template <class T> void add(T& target, T value) {
   if constexpr (std::is_same_v<T, bool>) target = target || value;
   else if constexpr (std::is_same_v<T, BFloat16>)
     target = BFloat16(static_cast<float>(target) + static_cast<float>(value));
-  else target = static_cast<T>(target + value);
+  else target = Add::eval(target, value);
 }
 
 void index_add_kernel(const Indexing& job) {

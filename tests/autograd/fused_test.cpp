@@ -1,7 +1,10 @@
 // Fused operations against the compositions that they replace: values and gradients, first and second order.
+#include <limits>
+
 #include <stet/autograd/engine.h>
 
 #include "support/catch.h"
+#include "support/message.h"
 #include "support/samples.h"
 
 using namespace stet;
@@ -95,6 +98,35 @@ TEST_CASE("rows of no features have gradients of no elements", "[fused]") {
   sum(matmul(deep, m)).backward();
   CHECK(m.grad().shape() == Shape({0, 4}));
   CHECK(deep.grad().shape() == Shape({2, 3, 0}));
+}
+
+TEST_CASE("norms of no features have derivatives of the second order", "[fused]") {
+  const Tensor x = zeros({2, 0}, f64), w = ones({0}, f64), b = zeros({0}, f64);
+  equal_functions([](const auto& v) { return layer_norm(v[0], v[1], v[2]); },
+                  [](const auto& v) { return v[0] * v[1] + v[2]; }, {x, w, b});
+  equal_functions([](const auto& v) { return rms_norm(v[0], v[1]); }, [](const auto& v) { return v[0] * v[1]; },
+                  {x, w});
+}
+
+TEST_CASE("cross_entropy ignores any number that it is told to", "[fused]") {
+  constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
+  for (const std::int64_t ignored : {most, -most - 1, (std::int64_t{1} << 53) + 1, std::int64_t{-100}}) {
+    const Tensor x = spread({3, 4}, -1, 1, 8).set_requires_grad(), target = tensor<std::int64_t>({ignored, 2, ignored});
+    const Tensor loss = cross_entropy_rows(x, target, {.ignore_index = ignored});
+    const auto rows = loss.to_vector<double>();
+    CHECK((rows[0] == 0 && rows[1] > 0 && rows[2] == 0));
+    for (const bool create_graph : {false, true}) {
+      const Tensor g = grad(sum(loss), {x}, {.create_graph = create_graph, .retain_graph = true})[0].detach();
+      CHECK(same(select(g, 0, 0), zeros({4}, f64)));
+      CHECK(same(select(g, 0, 2), zeros({4}, f64)));
+      CHECK(select(g, 0, 1).to_vector<double>()[2] < 0);
+    }
+  }
+  // A neighbour that a double does not tell apart is no label.
+  const std::int64_t odd = (std::int64_t{1} << 53) + 1;
+  CHECK_THROWS_WITH(
+      (cross_entropy_rows(zeros({1, 3}), tensor<std::int64_t>({odd - 1}), {.ignore_index = odd}), test::settle()),
+      Catch::Matchers::Contains("[cross_entropy] target 9007199254740992 at position 0"));
 }
 
 TEST_CASE("running sums: bf16 stays bf16, and a large gradient takes nothing from small ones behind it", "[fused]") {

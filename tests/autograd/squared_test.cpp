@@ -264,3 +264,17 @@ TEST_CASE("what cannot be squared is refused by name", "[squared][misuse]") {
   CHECK(message([&] { squared_gradients(sum(x, {1}), {w}); }).find("not computed from any parameter") !=
         std::string::npos);
 }
+
+TEST_CASE("a layer without outputs, over sequences too, has squares of no elements", "[squared]") {
+  for (const Shape& shape : {Shape{2, 3}, Shape{2, 5, 3}, Shape{2, 5, 4, 3}, Shape{2, 0, 3}}) {
+    const Tensor w = ones({0, 3}).set_requires_grad(), b = ones({0}).set_requires_grad();
+    const Tensor scale = ones({3}).set_requires_grad();
+    const Tensor y = linear(layer_norm(ones(shape), scale), w, b);
+    Axes rest;
+    for (int axis = 1; axis < y.rank(); ++axis) rest.push_back(axis);
+    const auto found = squared_gradients(sum(y, rest), {w, b, scale});
+    CHECK(found[0].shape() == Shape({0, 3}));
+    CHECK(found[1].shape() == Shape({0}));
+    CHECK(same(found[2], zeros({3})));
+  }
+}

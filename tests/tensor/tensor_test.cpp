@@ -108,8 +108,8 @@ TEST_CASE("promotion: the higher dtype wins, numbers take the tensor's", "[tenso
   CHECK((i / 2.0).dtype() == f32);
   CHECK(values(i / 2.0) == std::vector<double>{0, 0.5});
   CHECK((i < f).dtype() == boolean);
-  CHECK(pow(n, 2).dtype() == f32);
-  CHECK(pow(n, 3).dtype() == f32);
+  CHECK(pow(n, 2).dtype() == i32);
+  CHECK(pow(n, 0.5).dtype() == f32);
   // A number that the tensor's dtype does not hold is compared as what it is, and is no operand.
   const auto only = [](auto value) { return tensor<decltype(value)>({value}); };
   CHECK((only(std::uint8_t{0}) > -1.0).item() == 1);
@@ -155,6 +155,8 @@ TEST_CASE("printing", "[tensor][print]") {
   CHECK(to_string(tensor<std::int64_t>({9007199254740993, std::numeric_limits<std::int64_t>::max()})) ==
         "tensor([   9007199254740993, 9223372036854775807], i64 (2,))");
   CHECK(to_string(scalar(2)) == "tensor(2., f32)");
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  CHECK(to_string(tensor({nan, -nan})) == "tensor([nan, nan], f32 (2,))");
   CHECK(to_string(tensor({true})) == "tensor([true], bool (1,))");
   CHECK(to_string(zeros({0, 2})) == "tensor([], f32 (0, 2))");
   CHECK(to_string(Tensor()) == "tensor(undefined)");
@@ -199,7 +201,7 @@ TEST_CASE("in-place writes broadcast, convert and bump the version", "[tensor]")
   CHECK(max(abs(select(whole, 0, 0))).item() == 0);
 }
 
-TEST_CASE("forty kinds of misuse say what is wrong", "[tensor][misuse]") {
+TEST_CASE("fifty kinds of misuse say what is wrong", "[tensor][misuse]") {
   const Tensor a = zeros({2, 3}), b = zeros({4, 5}), i = arange(3), c = tensor({true, false});
   const auto says = [](const auto& f, const std::string& text) {
     INFO(text);
@@ -219,6 +221,8 @@ TEST_CASE("forty kinds of misuse say what is wrong", "[tensor][misuse]") {
   says([&] { permute(a, {0}); }, "[permute] 1 axes for shape (2, 3)");
   says([&] { transpose(i); }, "[transpose] shape (3,) has fewer than two axes");
   says([&] { expand(a, {2, 4}); }, "[expand] shapes (2, 3) and (2, 4) do not broadcast");
+  says([&] { expand(zeros({1}), {-1}); }, "[expand] shape (-1,): dimension 0 is negative");
+  says([&] { permutation(default_generator(), -1); }, "[permutation] of -1 elements: expected 0 or more");
   says([&] { sum(a, {2}); }, "[sum] axis 2 is out of range for rank 2");
   says([&] { sum(a, {0, -2}); }, "[sum] axis 0 is named twice");
   says([&] { max(zeros({0, 3}), {0}); }, "[max] of no elements: shape (0, 3)");
@@ -245,7 +249,9 @@ TEST_CASE("forty kinds of misuse say what is wrong", "[tensor][misuse]") {
       "[gather] shapes (2, 3) and (2, 2): all dimensions but axis 0 must be equal");
   says([&] { scatter_add(a, 1, zeros({2, 1}, i64), zeros({2, 2})); }, "[scatter_add] index (2, 1) and source (2, 2)");
   says([&] { embedding(i, i); }, "[embedding] weight (3,): expected (rows, width)");
-  says([&] { one_hot(i, 2); }, "[scatter_add] index 2 at position 2 is out of range for size 2");
+  says([&] { embedding(a, i); }, "[embedding] index 2 at position 2 is out of range for size 2");
+  says([&] { embedding(a, a); }, "[embedding] index holds f32, expected i64");
+  says([&] { one_hot(i, 2); }, "[one_hot] index 2 at position 2 is out of range for size 2");
   says([&] { where(a, a, a); }, "[where] condition holds f32, expected bool");
   says([&] { clamp(a, 1, 0); }, "[clamp] low 1 is above high 0");
   says([&] { topk(i, 4); }, "[topk] k = 4 of an axis of 3 elements");

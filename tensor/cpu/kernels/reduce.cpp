@@ -113,7 +113,7 @@ template <class T> void cumsum_kernel(const Reduce& job) {
     for (std::int64_t c = 0; c < job.inner && job.n > 0; ++c) out[base + c] = x[base + c];
     for (std::int64_t j = 1; j < job.n; ++j)
       for (std::int64_t c = 0; c < job.inner; ++c)
-        out[base + j * job.inner + c] = out[base + (j - 1) * job.inner + c] + x[base + j * job.inner + c];
+        out[base + j * job.inner + c] = Add::eval(out[base + (j - 1) * job.inner + c], x[base + j * job.inner + c]);
   });
 }
 
