@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <array>
 #include <span>
+#include <utility>
 
 #include <stet/data/byte_source.h>
+#include <stet/data/tokenizers/unicode.h>
 #include <stet/tensor/error.h>
 
 namespace stet::data {
@@ -19,6 +21,21 @@ std::size_t cut_of(std::string_view text, std::size_t wanted) {
   if (blank != windows) return blank < windows ? blank + 2 : windows + 3;  // npos is the largest
   while (wanted < text.size() && (static_cast<unsigned char>(text[wanted]) & 0xc0) == 0x80) ++wanted;
   return wanted;
+}
+
+/// A document in another form than text would be learned like one, and nothing would tell.
+void check_is_text(std::string_view text, const std::string& file) {
+  for (const auto& [start, what] : {std::pair("%PDF-", "a PDF"), std::pair("{\\rtf", "an RTF document")})
+    check(!text.starts_with(start), "load_text", file, ": found ", what, ", expected its text alone, in UTF-8");
+  std::int64_t line = 1;
+  for (std::size_t at = 0; at < text.size();) {
+    const auto [value, length] = tokenizers::code_point_at(text, at);
+    if (value <= 0)
+      fail("load_text", file, ": found ", value == 0 ? "a zero byte" : "what is no UTF-8", " at byte ", at, " in line ",
+           line, ", expected text in UTF-8: other encodings have to be converted, documents saved as text");
+    line += value == '\n';
+    at += length;
+  }
 }
 
 /// The last offset at which a window may begin; `unit` is what the text consists of.
@@ -65,6 +82,8 @@ Text load_text(const std::filesystem::path& path, double held_out) {
   std::string all;
   std::array<std::uint8_t, 65536> part;
   while (const std::size_t got = source.read(part)) all.append(part.begin(), part.begin() + got);
+  if (all.starts_with("\xef\xbb\xbf")) all.erase(0, 3);
+  check_is_text(all, path.string());
   const auto wanted = static_cast<std::size_t>(static_cast<double>(all.size()) * (1 - held_out));
   const std::size_t cut = cut_of(all, wanted);
   check(cut > 0 && cut < all.size(), "load_text", path.string(), ": ", all.size(),

@@ -20,8 +20,9 @@ struct Text {
 };
 
 /// Reads a plain or gzip-compressed file; the last `held_out` of its bytes, from the next blank line on (from the next
-/// character where no blank line leaves at least half of them), are held out. Throws an Error that names the file where
-/// it cannot be read, where `held_out` is not between 0 and 1, or where either part would be empty.
+/// character where no blank line leaves at least half of them), are held out. A byte order mark is left out. Throws an
+/// Error that names the file where it cannot be read or is no text in UTF-8 (with the byte and the line), where
+/// `held_out` is not between 0 and 1, or where either part would be empty.
 Text load_text(const std::filesystem::path& path, double held_out = 0.1);
 
 /// Bytes as token ids: row i is the `length` bytes of `text` from offsets[i] on -> (offsets, length) i64 on the CPU.

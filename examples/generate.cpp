@@ -10,6 +10,7 @@
 #include <CLI/CLI.hpp>
 
 #include <stet/stet.h>
+#include <stet/tensor/json_file.h>
 
 #include "checks.h"
 #include "model_folder.h"
@@ -30,10 +31,28 @@ void describe(CLI::App& app, Arguments& a) {
   app.add_option("PROMPT", a.prompt, "the text to go on from")->required();
   app.add_option("--tokens", a.options.max_new_tokens, "tokens to make");
   app.add_option("--temperature", a.options.temperature, "0: the most probable token each time");
-  app.add_option("--top-k", a.options.top_k, "draws from the K most probable tokens; 0: all");
-  app.add_option("--top-p", a.options.top_p, "draws from the fewest tokens with this probability together");
+  app.add_option("--top-k", a.options.top_k, "with a temperature: draws from the K most probable tokens; 0: all");
+  app.add_option("--top-p", a.options.top_p,
+                 "with a temperature: draws from the fewest tokens with this probability together");
   app.add_option("--adapter", a.adapter, "a folder that PEFT or finetune_pretrained wrote: the model is used with it");
-  app.add_option("--seed", a.options.seed, "another text for each")->check(whole_number());
+  app.add_option("--seed", a.options.seed, "with a temperature: another text for each")->check(whole_number());
+}
+
+/// Draws that are asked for without a temperature would not take place.
+void check_use(const CLI::App& app, const Arguments& a) {
+  for (const char* option : {"--top-k", "--top-p", "--seed"})
+    check(app.count(option) == 0 || a.options.temperature != 0, "generate", option,
+          " says how to draw tokens, and at temperature 0 none are drawn: expected --temperature, 1 say");
+}
+
+/// An adapter fits every model of the same shapes, and means something to one of them.
+void note_other_base(const std::filesystem::path& adapter, const std::filesystem::path& model) {
+  const JsonFile config(adapter / "adapter_config.json", "generate");
+  const auto base = config.root().given("base_model_name_or_path");
+  std::error_code unknown;  // a folder that is not here says nothing
+  if (base && base->type() == JsonType::text && std::filesystem::exists(base->text(), unknown) &&
+      !std::filesystem::equivalent(base->text(), model, unknown))
+    std::cerr << "note: the adapter was made for " << base->text() << ", not for " << model.string() << '\n';
 }
 
 void run(Arguments arguments) {
@@ -43,6 +62,7 @@ void run(Arguments arguments) {
   continual::Adapters adapters(model.module());
   if (!arguments.adapter.empty()) {
     adapters.load("adapter", arguments.adapter);
+    note_other_base(arguments.adapter, path);
     const auto kind = adapters.options("adapter");
     if (!std::holds_alternative<continual::BottleneckOptions>(kind)) adapters.merge();  // then it costs nothing
   }
@@ -83,6 +103,7 @@ int main(int count, char** words) {
   describe(app, arguments);
   CLI11_PARSE(app, count, words);
   try {
+    check_use(app, arguments);
     run(std::move(arguments));
     return finished();
   } catch (const std::exception& problem) {

@@ -28,6 +28,12 @@ inline bool is_foreign(const std::string& name, Written what, const std::filesys
   return of_adapter || (of_tokenizer && !std::filesystem::exists(source / name));
 }
 
+/// Whether writing there replaces such a file.
+inline bool is_replaced(const std::string& name, Written what) {
+  if (what == Written::adapter) return name.starts_with("adapter_");
+  return name == "config.json" || name == "model.safetensors" || stet::data::is_tokenizer_file(name);
+}
+
 /// An Error where a file of `folder`, which `option` names, is foreign and not one of `own`. `source`: the folder of
 /// the model whose tokenizer will be copied.
 inline void check_folder(std::string_view program, std::string_view option, const std::filesystem::path& folder,

@@ -23,6 +23,12 @@ std::vector<TiedPaths> tied_embeddings(nn::Module& model);
 
 using AdapterOptions = std::variant<LoraOptions, Ia3Options, BottleneckOptions>;
 
+/// What PEFT's configuration says of the model below an adapter; empty: nothing.
+struct AdapterOrigin {
+  std::string base_model;  ///< base_model_name_or_path
+  std::string task_type;   ///< such as CAUSAL_LM: which class of transformers the base is
+};
+
 /// An adapter's parameters are children of the layers that it adapts ("fc1.NAME.lora_A"): optimizers, summary() and
 /// the model's state see them. None or one adapter is active; only attach() and freeze_base() decide what is trainable,
 /// never activate().
@@ -81,7 +87,7 @@ class Adapters {
 
   /// adapter_model.safetensors and adapter_config.json as PEFT writes them (of (IA)^3, LoRA and its kin; bottleneck
   /// adapters, which PEFT has not, under keys of the same form). The base is not saved.
-  void save(const std::string& name, const std::filesystem::path& folder) const;
+  void save(const std::string& name, const std::filesystem::path& folder, const AdapterOrigin& origin = {}) const;
   /// Attaches what such a folder holds, under `name`, and activates it. An Error lists every key that does not fit.
   void load(const std::string& name, const std::filesystem::path& folder);
 

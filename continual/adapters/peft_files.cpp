@@ -360,10 +360,12 @@ void fill(const AdapterOptions& options, const std::vector<std::unique_ptr<Piece
 
 }  // namespace
 
-void Adapters::save(const std::string& name, const std::filesystem::path& folder) const {
+void Adapters::save(const std::string& name, const std::filesystem::path& folder, const AdapterOrigin& origin) const {
   const Entry& saved = entry(name, "save");
   nn::State state;
-  json config{{"task_type", nullptr},
+  const auto given = [](const std::string& text) { return text.empty() ? json(nullptr) : json(text); };
+  json config{{"task_type", given(origin.task_type)},
+              {"base_model_name_or_path", given(origin.base_model)},
               {"inference_mode", true},
               {"target_modules", json::array()},
               {"modules_to_save", nullptr}};

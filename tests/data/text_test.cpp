@@ -60,6 +60,21 @@ TEST_CASE("A blank line near the end of a text does not take the held-out part a
   }
 }
 
+TEST_CASE("What is no text is refused by byte and line, and a byte order mark is left out") {
+  const test::Scratch scratch;
+  const auto refused = [&](const std::string& bytes) {
+    return message_of([&] { data::load_text(scratch.write("letter.txt", bytes)); });
+  };
+  const std::string lines = "one\ntwo\nthree";
+  CHECK_THAT(refused(lines + "\xff" + lines), Contains("letter.txt: found what is no UTF-8 at byte 13 in line 3"));
+  CHECK_THAT(refused(lines + std::string("\0", 1) + lines), Contains("found a zero byte at byte 13 in line 3"));
+  CHECK_THAT(refused("\xff\xfeo\0n\0e\0"), Contains("found what is no UTF-8 at byte 0 in line 1"));
+  CHECK_THAT(refused("%PDF-1.7\n" + lines), Contains("found a PDF, expected its text alone"));
+  CHECK_THAT(refused("{\\rtf1 " + lines), Contains("found an RTF document"));
+  const auto marked = data::load_text(scratch.write("marked.txt", "\xef\xbb\xbf" + lines));
+  CHECK(marked.train + marked.held_out == lines);
+}
+
 TEST_CASE("Texts that cannot be used are named") {
   const test::Scratch scratch;
   CHECK_THAT(message_of([&] { data::load_text(scratch.path() / "none.txt"); }), Contains("none.txt"));
