@@ -20,6 +20,13 @@ class Reader {
   }
 
   bool done() const { return at_ == bytes_.size(); }
+  /// Whether only empty lines are left.
+  bool blank() const {
+    const std::string_view rest = std::string_view(bytes_).substr(at_);
+    for (std::size_t i = 0; i < rest.size(); ++i)
+      if (rest[i] != '\n' && (rest[i] != '\r' || !rest.substr(i + 1).starts_with('\n'))) return false;
+    return true;
+  }
 
   CsvRow row() {
     CsvRow out{line_, {}};
@@ -84,6 +91,7 @@ std::vector<CsvRow> read_csv(const std::filesystem::path& path, std::string_view
   Reader reader(path, op);
   std::vector<CsvRow> rows;
   while (!reader.done()) {
+    if (!rows.empty() && rows.front().fields.size() > 1 && reader.blank()) break;
     rows.push_back(reader.row());
     const std::size_t found = rows.back().fields.size(), first = rows.front().fields.size();
     check(found == first, op, path.string(), ": line ", rows.back().line, ": found ", found, " fields, expected ",

@@ -14,10 +14,13 @@ LabelledTexts load_csv_texts(const std::filesystem::path& path) {
   constexpr std::string_view op = "load_csv_texts";
   const std::vector<CsvRow> rows = read_csv(path, op);
   check(rows.size() > 1, op, path.string(), ": found ", rows.size(), " lines, expected a header and examples");
+  std::string columns;
+  for (const std::string& name : rows.front().fields) columns += (columns.empty() ? "\"" : ", \"") + name + '"';
   const auto column = [&](const char* name) {
     const auto& header = rows.front().fields;
     const auto found = std::count(header.begin(), header.end(), name);
-    check(found == 1, op, path.string(), ": line 1: found ", found, " columns \"", name, "\", expected one");
+    check(found == 1, op, path.string(), ": line 1: found ", found, " columns \"", name, "\" among ", columns,
+          ", expected one, and commas between columns");
     return static_cast<std::size_t>(std::find(header.begin(), header.end(), name) - header.begin());
   };
   const std::size_t text = column("text"), label = column("label");

@@ -1,4 +1,5 @@
 // The trained classifier as a folder, and back.
+#include <charconv>
 #include <fstream>
 
 #include "training.h"
@@ -20,7 +21,7 @@ std::pair<nn::BertConfig, nn::State> read_encoder(const std::filesystem::path& f
 }
 
 void save(const Classifier& model, const continual::Adapters& adapters, const std::vector<std::string>& labels,
-          const std::filesystem::path& from, const std::filesystem::path& folder) {
+          std::int64_t length, const std::filesystem::path& from, const std::filesystem::path& folder) {
   nn::Bert encoder(model.bert.config());
   nn::State state;
   const std::string prefix = "bert.";
@@ -33,7 +34,25 @@ void save(const Classifier& model, const continual::Adapters& adapters, const st
   data::copy_tokenizer(from, folder);
   nn::save_safetensors(folder / "head.safetensors", model.head.state());
   continual::write_text_file(folder / "labels.txt", names);
+  continual::write_text_file(folder / kLengthFile, std::to_string(length) + '\n');
 }
+
+namespace {
+
+/// 0 where there is no such file: folders were once written without.
+std::int64_t read_length(const std::filesystem::path& file) {
+  if (!std::filesystem::exists(file)) return 0;
+  std::ifstream in(file);
+  std::string text;
+  std::getline(in, text);
+  std::int64_t length = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), length);
+  check(error == std::errc() && end == text.data() + text.size() && length >= 3, "load", file.string(), ": found \"",
+        text, "\", expected how many tokens of a text are read, 3 at least");
+  return length;
+}
+
+}  // namespace
 
 Loaded load(const std::filesystem::path& folder) {
   const std::filesystem::path head = folder / "head.safetensors", names = folder / "labels.txt";
@@ -42,6 +61,7 @@ Loaded load(const std::filesystem::path& folder) {
   check(in.good(), "load", names.string(), ": cannot be opened; a folder that --save wrote has one");
   for (std::string line; std::getline(in, line);) out.labels.push_back(line);
   check(!out.labels.empty(), "load", names.string(), ": no labels");
+  out.length = read_length(folder / kLengthFile);
   const auto [config, state] = read_encoder(folder);
   out.model = std::make_unique<Classifier>(config, std::ssize(out.labels));
   out.model->bert.load(state);

@@ -117,6 +117,12 @@ std::vector<std::int64_t> neighbours(const Tensor& x) {
   return sort(topk(likeness, kNeighbours, 1).indices, 1).values.to_vector<std::int64_t>();
 }
 
+/// Whether the rows differ by no more than batches and padding round them differently.
+bool is_one_vector(const Tensor& x) {
+  const Tensor wide = cast(x, DType::f64), off = wide - mean(wide, {0}, true);
+  return max(abs(off)).item() <= 16 * std::numeric_limits<float>::epsilon() * max(abs(wide)).item();
+}
+
 }  // namespace
 
 const char* name_of(Method method) {
@@ -170,13 +176,14 @@ Encoded encode(const data::Tokenizer& tokenizer, const std::vector<std::string>&
                const std::vector<std::int64_t>& labels, std::int64_t length, std::int64_t vocabulary) {
   const auto padding = tokenizer.id_of("[PAD]");
   check(padding.has_value(), "encode", "the tokenizer has no [PAD], which fills up the short texts of a batch");
-  Encoded out{{}, labels, *padding};
+  Encoded out{{}, labels, {}, *padding};
   for (const std::string& text : texts) {
     std::vector<std::int64_t> ids = tokenizer.encode(text, {.parse_special_tokens = false});
     check(!ids.empty(), "encode", "found no token in the text \"", text, "\", expected one at least");
     const std::int64_t most = *std::max_element(ids.begin(), ids.end());
     check(most < vocabulary, "encode", "the tokenizer made id ", most, " of \"", text, "\", the model knows ",
           vocabulary);
+    out.whole.push_back(std::ssize(ids));
     if (std::ssize(ids) > length) {
       const std::int64_t last = ids.back();  // [SEP]
       ids.resize(static_cast<std::size_t>(length));
@@ -184,6 +191,12 @@ Encoded encode(const data::Tokenizer& tokenizer, const std::vector<std::string>&
     }
     out.ids.push_back(std::move(ids));
   }
+  return out;
+}
+
+std::int64_t Encoded::cut() const {
+  std::int64_t out = 0;
+  for (std::size_t i = 0; i < ids.size(); ++i) out += whole[i] > std::ssize(ids[i]);
   return out;
 }
 
@@ -255,6 +268,7 @@ double accuracy_of(Classifier& model, const Encoded& examples) {
 
 Kept kept(const Tensor& before, const Tensor& after) {
   const NoGrad no_grad;
+  if (is_one_vector(before) || is_one_vector(after)) return {};
   Kept out{continual::linear_cka(before, after), 0};
   const std::vector<std::int64_t> old = neighbours(before), now = neighbours(after);
   std::vector<std::int64_t> common;

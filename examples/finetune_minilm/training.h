@@ -22,7 +22,9 @@ double usual_rate(Method method);
 struct Encoded {
   std::vector<std::vector<std::int64_t>> ids;
   std::vector<std::int64_t> labels;
-  std::int64_t padding = 0;  ///< id of [PAD]
+  std::vector<std::int64_t> whole;  ///< tokens of each text before it was cut
+  std::int64_t padding = 0;         ///< id of [PAD]
+  std::int64_t cut() const;         ///< how many texts were
   std::int64_t size() const { return static_cast<std::int64_t>(ids.size()); }
   /// (indices, T) i64, T the longest of them.
   stet::Tensor batch(const std::vector<std::int64_t>& indices) const;
@@ -46,12 +48,15 @@ struct Classifier : stet::nn::Module {
 };
 
 /// A Hugging Face folder of the encoder, an adapter folded in, with its tokenizer, and beside it the head
-/// (head.safetensors) and a name for each of its outputs (labels.txt).
+/// (head.safetensors), a name for each of its outputs (labels.txt) and how many tokens of a text it has learned to read
+/// (kLengthFile).
 void save(const Classifier& model, const stet::continual::Adapters& adapters, const std::vector<std::string>& labels,
-          const std::filesystem::path& from, const std::filesystem::path& folder);
+          std::int64_t length, const std::filesystem::path& from, const std::filesystem::path& folder);
+inline constexpr const char* kLengthFile = "length.txt";
 struct Loaded {
   std::unique_ptr<Classifier> model;
   std::vector<std::string> labels;
+  std::int64_t length = 0;  ///< 0: the folder does not say
 };
 Loaded load(const std::filesystem::path& folder);
 /// The encoder of a folder; a pooler or a classifier that it has is not used.
@@ -83,7 +88,8 @@ double accuracy_of(Classifier& model, const Encoded& examples);
 
 inline constexpr std::int64_t kNeighbours = 10;
 
-/// How much of what the encoder knew of some texts is left in their vectors. 1 and 1: everything. NaN: not measured.
+/// How much of what the encoder knew of some texts is left in their vectors. 1 and 1: everything. NaN: not measured, or
+/// nothing to measure, where all texts have one vector.
 struct Kept {
   /// Linear CKA of the vectors before and after (Kornblith et al. 2019).
   double cka = std::numeric_limits<double>::quiet_NaN();

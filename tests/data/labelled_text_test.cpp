@@ -25,6 +25,8 @@ TEST_CASE("CSV fields are cut where RFC 4180 cuts them") {
   CHECK(rows[2].line == 4);  // the row before spans two lines
   CHECK(rows[3].fields == Strings{"last", "y"});
   CHECK(data::read_csv(scratch.write("empty.csv", "")).empty());
+  CHECK(data::read_csv(scratch.write("blank.csv", "a,b\nx,y\n\n\r\n")).size() == 2);
+  CHECK(data::read_csv(scratch.write("one.csv", "a\nx\n\n")).size() == 3);  // an empty field
 }
 
 TEST_CASE("A damaged CSV file is an error with its line") {
@@ -57,6 +59,8 @@ TEST_CASE("Labelled texts come from the columns text and label") {
   CHECK_THAT(message_of([&] { data::label_ids(examples, {"b"}); }), Contains("\"a\" of example 1"));
   CHECK_THAT(message_of([&] { load("text,intent\nx,y\n"); }), Contains("found 0 columns \"label\""));
   CHECK_THAT(message_of([&] { load("text,label,text\nx,y,z\n"); }), Contains("found 2 columns \"text\""));
+  CHECK_THAT(message_of([&] { load("Text;label\nx;y\n"); }),
+             Contains("0 columns \"text\" among \"Text;label\", expected"));
   CHECK_THAT(message_of([&] { load("text,label\nx,y\n,y\n"); }), Contains("line 3: found an empty text"));
   CHECK_THAT(message_of([&] { load("text,label\nx,\n"); }), Contains("line 2: found an empty label"));
   CHECK_THAT(message_of([&] { load("text,label\n"); }), Contains("expected a header and examples"));

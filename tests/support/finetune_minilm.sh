@@ -56,6 +56,17 @@ for method in lora head; do
   grep -q '^[01]\.[0-9]*  warm, first  red a one b c$' <<<"$used" || fail "$method: not classified: $used"
   grep -q '^[01]\.[0-9]*  cold  blue d two a a$' <<<"$used" || fail "$method: not classified: $used"
 done
+# A classifier reads as much of a text as it has learned to read, and says where that is not all.
+grep -qx 9 "$folder/kept/length.txt" || fail "the length is not kept"
+echo 5 >"$folder/kept/length.txt"
+printed=$("$program" --model "$folder/kept" 'red a one b c' 'red a one')
+expect 'red a one b c  (cut: 5 of its 7 tokens)'
+[ "$(grep -c cut <<<"$printed")" = 1 ] || fail "what is not cut is said to be"
+printed=$("$program" --model "$folder/kept" --length 7 'red a one b c')
+if grep -q cut <<<"$printed"; then fail "--length has to count"; fi
+rm "$folder/kept/length.txt"  # as it once was
+printed=$("$program" --model "$folder/kept" 'red a one b c a a a a a')
+expect '(cut: 9 of its 12 tokens)'
 
 refused() { # refused PART ARGUMENT...
   run "${@:2}" && fail "no error: ${*:2}"
@@ -63,6 +74,42 @@ refused() { # refused PART ARGUMENT...
 }
 works --data "$folder/train.csv" --test "$folder/train.csv" --method head --epochs 1 --seeds 1
 expect '120 training texts, 120 test texts'
+expect '120 of 120 test texts also stand in the training texts.'
+length=6
+works --data "$folder/train.csv" --method head --epochs 1 --seeds 1
+length=9
+expect '108 of 108 training texts were cut to 6 tokens (--length).'
+expect '12 of 12 test texts were cut to 6 tokens (--length).'
+
+# What would be passed over is refused.
+refused "--test $folder/test.csv: found it beside $folder/data.json" --data "$folder/data.json" --test "$folder/test.csv"
+refused "--split val: found it beside $folder/train.csv" --data "$folder/train.csv" --split val
+for option in --save --test --method; do
+  printed=$("$program" --model "$folder/kept" $option head 'red one' 2>&1) && fail "no error: $option beside a text"
+  expect "[finetune_minilm] $option: found it beside texts to classify"
+done
+for wrong in x 10; do
+  echo $wrong >"$folder/kept/length.txt"
+  printed=$("$program" --model "$folder/kept" 'red one' 2>&1) && fail "no error: length $wrong"
+  expect "$folder/kept/length.txt: "
+done
+rm "$folder/kept/length.txt"
+printed=$("$program" --model "$folder/kept" --length 10 'red one' 2>&1) && fail "no error: a length without positions"
+expect "--length 10: the model has 9 positions"
+
+cp "$folder/data.json" "$folder/DATA.JSON"
+works --data "$folder/DATA.JSON" --method head --epochs 1 --seeds 1
+cp "$folder/data.json" "$folder/data.jsonl"
+refused "--data $folder/data.jsonl: found a .jsonl" --data "$folder/data.jsonl"
+refused "--test $folder/data.json: found a .json, expected a .csv" --data "$folder/train.csv" --test "$folder/data.json"
+head -n 20 "$folder/train.csv" >"$folder/alone.csv"
+refused 'alone among the training texts, expected two labels at least' --data "$folder/alone.csv"
+sed 's/"oos"/"hot"/; s/oos_test/test/; s/"test"/"left"/' "$folder/data.json" >"$folder/other.json"
+refused "$folder/other.json: found the label" --data "$folder/other.json"
+{ echo text,label; for i in 1 2 3 4 5 6; do printf 'red a one,"warm, first"\nred a one,cold\n'; done; } >"$folder/same.csv"
+works --data "$folder/train.csv" --test "$folder/same.csv" --method full --epochs 1 --seeds 1
+grep -q '^| full .* | – | – |$' <<<"$printed" || fail "one vector for all texts has no CKA"
+expect "(–: all have one vector)"
 refused "learning rate 1e+30 (--rate): the loss is" --data "$folder/train.csv" --method full --rate 1e30 --save "$folder/no"
 [ -z "$(ls -A "$folder/no")" ] || fail "a classifier that is no good was written"
 refused "Choose one with --method" --data "$folder/train.csv" --save "$folder/other"
@@ -82,7 +129,8 @@ sed -i 's/^\[PAD\]$/[NONE]/' "$folder/vocab.txt"
 refused "the tokenizer has no [PAD]" --data "$folder/train.csv" --method head
 sed -i 's/^\[NONE\]$/[PAD]/' "$folder/vocab.txt"
 refused "--rate: found inf, expected a finite number, 0 or more" --data "$folder/train.csv" --rate inf
-refused "labels.txt: cannot be opened" 'red one'
+printed=$("$program" --model "$folder" 'red one' 2>&1) && fail "no error for a model without a head"
+expect "labels.txt: cannot be opened"
 echo third >>"$folder/kept/labels.txt"
 "$program" --model "$folder/kept" 'red one' >/dev/null 2>"$folder/said" && fail "no error for a head of two labels"
 grep -q 'head.safetensors: 2 names do not fit' "$folder/said" || fail "the head is not named: $(cat "$folder/said")"
