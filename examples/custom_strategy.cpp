@@ -3,7 +3,11 @@
 // it, in seconds.
 #include <iostream>
 
+#include <CLI/CLI.hpp>
+
 #include <stet/stet.h>
+
+#include "checks.h"
 
 using namespace stet;
 using namespace stet::continual;
@@ -42,7 +46,10 @@ template <class Model> class Distillation final : public Strategy {
 };
 // Your strategy ends here.
 
-int main() try {
+int main(int count, char** words) try {
+  CLI::App app(
+      "Learning without forgetting, a strategy of one's own, against none: ACC and forgetting over three seeds.");
+  CLI11_PARSE(app, count, words);
   const Pool train = pool_of(data::load_images("fashion-mnist", data::Split::train));
   const Pool test = pool_of(data::load_images("fashion-mnist", data::Split::test));
   const Scenario scenario = split_classes(train, test, Setting::domain_incremental, 2);
@@ -60,6 +67,7 @@ int main() try {
     }
   std::cout << table(summarise(runs)) << "\nMean ± standard deviation of seeds 1, 2, 3.\n"
             << AccuracyMatrix::definitions();
+  return finished();
 } catch (const std::exception& problem) {
   std::cerr << problem.what() << '\n';
   return 2;

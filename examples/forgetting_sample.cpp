@@ -3,7 +3,11 @@
 // frozen and what was not.
 #include <cstdio>
 
+#include <CLI/CLI.hpp>
+
 #include <stet/stet.h>
+
+#include "checks.h"
 
 using namespace stet;
 
@@ -16,7 +20,9 @@ struct PretrainedBackbone : nn::Module {
   } config;
 };
 
-int main() try {
+int main(int count, char** words) try {
+  CLI::App app("Freezes a backbone, trains a new head, and shows that the backbone did not change.");
+  CLI11_PARSE(app, count, words);
   PretrainedBackbone model;
 
   // 1. Freeze all pre-trained parameters
@@ -54,6 +60,7 @@ int main() try {
   std::printf("backbone unchanged: %s\n", unchanged ? "yes" : "no");
   std::printf("Frozen params: %s   Trainable params: %s\n", nn::with_commas(model.encoder.count()).c_str(),
               nn::with_commas(classifier.count()).c_str());
+  return finished();
 } catch (const std::exception& problem) {
   std::fprintf(stderr, "%s\n", problem.what());
   return 2;

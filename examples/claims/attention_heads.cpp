@@ -135,6 +135,7 @@ void compare(const Arguments& arguments) {
       cell(drifted).c_str());
   print_heads(entropy, distance, heads, layers);
   print_layers(entropy, distance, heads, layers);
+  if (!enough_seeds(arguments)) return;
   conclude("entropy", entropy, heads * layers);
   conclude("distance", distance, heads * layers);
 }

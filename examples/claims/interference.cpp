@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <limits>
 
 #include "setting.h"
 
@@ -101,7 +102,9 @@ template <class F> std::vector<double> each(const Seeds& seeds, const F& of) {
 
 double rise(const std::vector<Stop>& s, std::size_t i) { return s[i + 1].losses.general - s[i].losses.general; }
 
+/// NaN below three points: a line goes through any two.
 double correlation(const std::vector<double>& x, const std::vector<double>& y) {
+  if (x.size() < 3) return std::numeric_limits<double>::quiet_NaN();
   const Spread a = spread_of(x), b = spread_of(y);
   double product = 0;
   for (std::size_t i = 0; i < x.size(); ++i) product += (x[i] - a.mean) * (y[i] - b.mean);
@@ -164,10 +167,10 @@ void conclude(const Seeds& seeds, const std::vector<int>& at) {
       rises, negative, negative > 0.8 * rises ? "shows" : "does not show");
   std::vector<double> opposed;
   for (const double r : related) opposed.push_back(-r);
-  std::printf(
-      "Between cosine and rise a step the correlation over intervals is %s: forgetting is%s faster where "
-      "gradients agree less.\n",
-      cell(related, 2).c_str(), clearly_positive(opposed) ? "" : " not clearly");
+  const char* verdict = clearly_positive(opposed) ? "forgetting is faster where gradients agree less"
+                                                  : "forgetting is not clearly faster where gradients agree less";
+  std::printf("Between cosine and rise a step the correlation over intervals is %s: %s.\n", cell(related, 2).c_str(),
+              at.size() < 4 ? "fewer than three have none" : verdict);
   std::printf("The first-order rise g · change, along what was really done, has a correlation of %s with the rise.\n",
               cell(predicted, 2).c_str());
 }
@@ -196,7 +199,7 @@ void compare(const Arguments& arguments) {
       general.c_str(), domain.c_str(), arguments.seeds, static_cast<long long>(gradient_windows(arguments)));
   print_stops(seeds, at);
   print_parts(seeds, parts(small_gpt(arguments).n_layer), at.size() - 1);
-  conclude(seeds, at);
+  if (enough_seeds(arguments)) conclude(seeds, at);
 }
 
 }  // namespace

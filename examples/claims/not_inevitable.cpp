@@ -80,7 +80,7 @@ void compare(const Arguments& arguments) {
                cell(shares(o.forgotten, c.outcomes[0].forgotten), 0, false), rate ? number(*rate) : "–"});
   }
   table.print();
-  conclude(c);
+  if (enough_seeds(arguments)) conclude(c);
 }
 
 }  // namespace

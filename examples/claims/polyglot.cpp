@@ -58,7 +58,7 @@ void compare(const Arguments& arguments) {
     table.add({o.method.name, cell(french, 3, false), cell(o.forgotten), cell(japanese, 3, false), cell(o.learned)});
   }
   table.print();
-  conclude(c);
+  if (enough_seeds(arguments)) conclude(c);
 }
 
 }  // namespace

@@ -11,7 +11,7 @@
 struct Arguments {
   std::string text, cache, data = "fashion-mnist";
   int seeds = 3, pretrain = 1500, steps = 200, threads = 0;
-  bool quick = false;  ///< one seed, a smaller model and few steps: shows that it runs, not what it shows
+  bool quick = false;  ///< a smaller model and few steps: shows that it runs, not what it shows
 };
 
 /// The whole main(): reads the command line, runs the claim, turns an exception into a message and exit code 2.
@@ -61,5 +61,7 @@ class StepCounter {
 
 /// The values' differences, seed by seed.
 std::vector<double> minus(const std::vector<double>& a, const std::vector<double>& b);
-/// Whether the mean lies above 0 by more than its deviation over the seeds (for one seed: above 0).
+/// Whether the mean lies above 0 by more than its deviation over the seeds, of which one has none.
 bool clearly_positive(const std::vector<double>& values);
+/// Whether something can be concluded; says so where it cannot.
+bool enough_seeds(const Arguments& arguments);

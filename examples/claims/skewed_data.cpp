@@ -167,7 +167,7 @@ void compare(const Arguments& arguments) {
       table.add({all[i].name, std::to_string(all[i].steps), cell(measured[i].old_all, 1), cell(measured[i].old_two, 1),
                  cell(measured[i].old_rest, 1), cell(measured[i].fresh, 1, false)});
     table.print();
-    conclude(measured);
+    if (enough_seeds(arguments)) conclude(measured);
     std::printf("\n");
   }
 }

@@ -91,7 +91,9 @@ void conclude(const std::vector<Part>& all, const std::vector<double>& forgotten
   const auto undone = [](const Part& a, const Part& b) { return mean_of(a.undone) < mean_of(b.undone); };
   const Part& top = *std::max_element(all.begin(), all.end(), undone);
   const Part& last = all[all.size() - 2];
-  const bool early = std::any_of(all.begin(), all.end() - 2, [](const Part& p) { return clearly_positive(p.undone); });
+  // The token embedding does not count as a part before the last: its table is the output's, too.
+  const bool early =
+      std::any_of(all.begin() + 1, all.end() - 2, [](const Part& p) { return clearly_positive(p.undone); });
   std::printf("Putting the last block back undoes %.0f %% of the forgetting, %s (%s) the most, %.0f %%. ",
               mean_of(last.undone), top.name == last.name ? "which is" : "another part", top.name.c_str(),
               mean_of(top.undone));
@@ -126,7 +128,7 @@ void compare(const Arguments& arguments) {
     table.add({p.name, cell(p.drift, 1, false), p.cka.empty() ? "–" : cell(p.cka, 3, false), cell(p.undone, 1),
                cell(p.kept, 1, false), cell(p.alone, 1)});
   table.print();
-  conclude(all, forgotten);
+  if (enough_seeds(arguments)) conclude(all, forgotten);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include "report.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <iomanip>
 #include <iostream>
@@ -57,6 +58,15 @@ std::vector<TradeoffCurve> ways(const Experiment& e) {
   return out;
 }
 
+/// JSON has no NaN and no infinity.
+std::string json_number(double value) {
+  std::ostringstream out;
+  out.precision(6);
+  if (std::isfinite(value)) out << value;
+  else out << "null";
+  return out.str();
+}
+
 }  // namespace
 
 void print_report(const Names& names, const Experiment& e) {
@@ -94,17 +104,21 @@ void conclude(const Experiment& e, std::size_t plain) {
   std::vector<std::pair<double, std::string>> order;
   std::string more, less;
   for (const auto& curve : curves(e)) {
-    const auto [low, high] = std::minmax_element(
-        curve.points.begin(), curve.points.end(),
-        [](const TradeoffPoint& a, const TradeoffPoint& b) { return a.learned.mean < b.learned.mean; });
+    const auto by = [&](Spread TradeoffPoint::*what) {
+      return std::minmax_element(
+          curve.points.begin(), curve.points.end(),
+          [what](const TradeoffPoint& a, const TradeoffPoint& b) { return (a.*what).mean < (b.*what).mean; });
+    };
+    const auto [least, most] = by(&TradeoffPoint::forgotten);
     const auto named = [&](const TradeoffPoint& p) {
       char words[64];
       std::snprintf(words, sizeof words, " %+.3f for %+.3f (", p.forgotten.mean, p.learned.mean);
       return words + curve.method + (p.strength.empty() ? "" : " ") + p.strength + ")";
     };
     if (const auto forgotten = forgotten_at(curve, learned)) order.emplace_back(*forgotten, curve.method);
-    else if (low->learned.mean > learned) more += (more.empty() ? "" : ",") + named(*low);
-    else less += (less.empty() ? "" : ",") + named(*high);
+    else if (by(&TradeoffPoint::learned).first->learned.mean > learned)
+      more += (more.empty() ? "" : ",") + named(*least);
+    else less += (less.empty() ? "" : ",") + named(*most);
   }
   std::sort(order.begin(), order.end());
   std::printf("At the same gain on the domain (%.3f nats a byte) the general loss rises by", learned);
@@ -126,10 +140,11 @@ void write_json(const std::filesystem::path& path, const Names& names, int pretr
   const auto row = [&](std::size_t seed, const Method& method, double part, const Losses& losses) {
     out << separator << "  {\"seed\": " << seed + 1 << ", \"method\": " << std::quoted(method.name)
         << ", \"strength\": " << std::quoted(method.strength) << ", \"part\": " << part
-        << ", \"general\": " << losses.general << ", \"domain\": " << losses.domain;
+        << ", \"general\": " << json_number(losses.general) << ", \"domain\": " << json_number(losses.domain);
+    if (!losses.others.empty()) out << ", \"others\": {";
     for (std::size_t k = 0; k < losses.others.size(); ++k)
-      out << ", " << std::quoted(names.others[k]) << ": " << losses.others[k];
-    out << '}';
+      out << (k ? ", " : "") << std::quoted(names.others[k]) << ": " << json_number(losses.others[k]);
+    out << (losses.others.empty() ? "}" : "}}");
     separator = ",\n";
   };
   for (std::size_t s = 0; s < e.pretrained.size(); ++s) {

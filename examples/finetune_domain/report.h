@@ -26,6 +26,8 @@ void print_report(const Names& names, const Experiment& experiment);
 /// Who forgets least where all have learned the same: 0.8 times what the method numbered `plain` learns.
 void conclude(const Experiment& experiment, std::size_t plain);
 
+/// A row for each method, strength, seed and part of the steps; at the end ("part": 1) with "others", the losses on the
+/// texts of these names. What is not finite is null.
 void write_json(const std::filesystem::path& path, const Names& names, int pretraining, int steps,
                 const Experiment& experiment);
 

@@ -34,6 +34,7 @@ void Table::print() const {
 }
 
 std::string number(double value, int digits, bool sign) {
+  if (std::isnan(value)) return "–";
   char out[32];
   std::snprintf(out, sizeof out, sign ? "%+.*f" : "%.*f", digits, value);
   return out;

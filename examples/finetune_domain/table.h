@@ -18,6 +18,7 @@ class Table {
   std::vector<std::vector<std::string>> rows_;
 };
 
+/// "–" for what is not a number.
 std::string number(double value, int digits = 3, bool sign = true);
 /// "+0.123 ± 0.004", without the spread for one seed.
 std::string cell(const stet::continual::Spread& spread, int digits = 3, bool sign = true);
