@@ -7,6 +7,7 @@
 # Packages are downloaded and unpacked in a temporary folder, not installed; w3m, man and col, which turn pages into
 # text, are installed where they are missing. A text that is there already is left alone.
 set -euo pipefail
+export LC_ALL=C.UTF-8  # sort and w3m follow the locale: the texts would be others in another one
 [ $# -eq 1 ] || { echo "bash examples/get_text.sh DIR" >&2; exit 2; }
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
@@ -27,14 +28,14 @@ unpack() {  # PACKAGE...: their files, under $work
   done
 }
 pages() {  # FOLDER: its HTML pages as text, a blank line between them; of tables the cells alone, not what frames them
-  find "$1" -name '*.html' | sort | while read -r page; do
+  find "$1" -name '*.html' -print0 | sort -z | while IFS= read -r -d '' page; do
     w3m -dump -cols 120 -T text/html "$page"
     echo
-  done | LC_ALL=C.UTF-8 sed -e '/[─━]/d' -e 's/ *│ */  /g'
+  done | sed -e '/[─━]/d' -e 's/ *│ */  /g'
 }
 manual() {  # LANGUAGE: its manual pages as text, a blank line between them; links to other pages are left out
-  find "$work/usr/share/man/$1" -type f -name '*.gz' | sort | while read -r page; do
-    LC_ALL=C.UTF-8 GROFF_NO_SGR=1 MANWIDTH=100 man -l -Tutf8 "$page" 2>/dev/null | LC_ALL=C.UTF-8 col -bx | cat -s
+  find "$work/usr/share/man/$1" -type f -name '*.gz' -print0 | sort -z | while IFS= read -r -d '' page; do
+    GROFF_NO_SGR=1 MANWIDTH=100 man -l -Tutf8 "$page" 2>/dev/null | col -bx | cat -s
     echo
   done | iconv -c -f UTF-8 -t UTF-8
 }
@@ -46,7 +47,7 @@ keep() {  # NAME: standard input becomes the text, as a whole or not at all
 
 if missing general_fortunes.txt; then
   unpack fortunes fortunes-min
-  find "$work/usr/share/games/fortunes" -type f ! -name '*.dat' ! -name '*.u8' | sort | xargs cat |
+  find "$work/usr/share/games/fortunes" -type f ! -name '*.dat' ! -name '*.u8' -print0 | sort -z | xargs -0 cat |
     sed 's/^%$//' | iconv -c -f UTF-8 -t UTF-8 | keep general_fortunes.txt
 fi
 if missing technical_manual.txt; then
@@ -60,8 +61,8 @@ if missing finance_guide.txt; then
 fi
 if missing legal_licences.txt; then
   # The same licence stands in many packages: each file's contents are taken once.
-  { find /usr/share/common-licenses -type f; find /usr/share/doc -maxdepth 2 -name copyright; } | sort |
-    xargs sha256sum | sort -u -k1,1 | sort -k2 | while read -r _ file; do
+  { find /usr/share/common-licenses -type f -print0; find /usr/share/doc -maxdepth 2 -name copyright -print0; } | sort -z |
+    xargs -0 sha256sum | sort -u -k1,1 | sort -k2 | while read -r _ file; do
       cat "$file"
       echo
     done | iconv -c -f UTF-8 -t UTF-8 | keep legal_licences.txt

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # From a fresh clone to a network that forgets, and one that does not: bash examples/quickstart.sh [--device cuda]
 # Missing Debian packages are installed first; then the two examples are built and run. Needs no arguments; what is
-# given goes to split_fashion_mnist. On a machine with a GPU and nvcc, --device cuda builds for it.
+# given goes to split_fashion_mnist, whose results go to build/release/quickstart (--out DIR: there). On a machine with a
+# GPU and nvcc, --device cuda builds for it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -23,8 +24,15 @@ long="about a minute"
 if [[ " $* " =~ $on_cuda ]] && [ $preset = release ]; then
   long="on the simulated device about 25 minutes on two cores (--seeds 1: a third of that)"
 fi
-echo "--- split_fashion_mnist: five tasks, one after the other, $long"
-build/$preset/examples/split_fashion_mnist --out build/$preset/quickstart "$@"
+out=build/$preset/quickstart own=(--out "build/$preset/quickstart") last=
+for argument in "$@"; do  # --out given twice would be an error
+  [[ $argument != --out=* ]] || { out=${argument#--out=} own=(); }
+  [ "$last" != --out ] || { out=$argument own=(); }
+  last=$argument
+done
+[[ $out == /* ]] || out=$PWD/$out
+echo "--- split_fashion_mnist: five tasks, one after the other, $long; results in $out"
+build/$preset/examples/split_fashion_mnist "${own[@]}" "$@"
 echo
 cat <<END
 Next, in build/$preset/examples/ (after cmake --build --preset $preset, for what is not built yet):

@@ -71,8 +71,10 @@ if(STET_BUILD_EXAMPLES)
     $<TARGET_FILE:stet_tests> $<TARGET_FILE:examples_finetune_pretrained> $<TARGET_FILE:examples_generate>)
   add_test(NAME examples/finetune_minilm COMMAND bash ${PROJECT_SOURCE_DIR}/tests/support/finetune_minilm.sh
     $<TARGET_FILE:examples_finetune_minilm>)
+  add_test(NAME examples/scripts COMMAND bash ${PROJECT_SOURCE_DIR}/tests/support/scripts.sh
+    $<TARGET_FILE:examples_forgetting_sample> $<TARGET_FILE:examples_custom_strategy>)
   set_tests_properties(examples/forgetting_sample examples/finetune_domain examples/model_folders examples/finetune_minilm
-    PROPERTIES LABELS examples TIMEOUT 1200)
+    examples/scripts PROPERTIES LABELS examples TIMEOUT 1200)
   function(claim_test name)
     add_test(NAME examples/claims/${name} COMMAND bash ${PROJECT_SOURCE_DIR}/tests/support/claim.sh
       $<TARGET_FILE:claims_${name}> ${ARGN})
