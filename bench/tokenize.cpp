@@ -57,6 +57,11 @@ int main(int count, char** arguments) try {
   const auto tokenizer = stet::data::load_tokenizer(arguments[1]);
   const double loading = seconds_since(start);
   const auto lines = read_texts(arguments[2]);
+  std::ofstream out;
+  if (count > 3) {  // before the work, which may be long
+    out.open(arguments[3]);
+    if (!out) throw std::runtime_error(std::string("cannot write ") + arguments[3]);
+  }
   std::vector<std::vector<std::int64_t>> ids(lines.size());
   double megabytes = 0, cold = 0, warm = 1e30;
   for (const auto& line : lines) megabytes += static_cast<double>(line.size()) / 1e6;
@@ -70,11 +75,12 @@ int main(int count, char** arguments) try {
   std::cout << lines.size() << " lines, " << megabytes << " MB, loaded in " << loading << " s, cold "
             << megabytes / cold << " MB/s, warm " << megabytes / warm << " MB/s\n";
   if (count > 3) {
-    std::ofstream out(arguments[3]);
     for (const auto& line : ids) {
       for (const auto id : line) out << id << ' ';
       out << '\n';
     }
+    out.close();
+    if (!out) throw std::runtime_error(std::string("cannot write ") + arguments[3]);
   }
 } catch (const std::exception& error) {
   std::cerr << error.what() << '\n';
