@@ -5,12 +5,10 @@ in the form that continual-learning libraries use."""
 import torch
 import torch.nn.functional as F
 
+from shapes import BLOCK, COUNT, PERCEPTRONS
+
 LR = {1: 0.01, 2: 1e-3, 3: 3e-4, 6: 1e-3}
-# case: (inputs, hidden 1, hidden 2, classes, batch)
-SHAPES = {1: (784, 100, 100, 10, 10), 2: (784, 256, 256, 10, 64), 3: (784, 1024, 1024, 10, 256),
-          4: (784, 400, 400, 10, 256), 5: (784, 400, 400, 10, 256), 6: (784, 400, 400, 10, 64)}
 LAMBDA = 100.0
-COUNT, BLOCK = 32 * 1024 * 1024, 4096
 
 
 class Classifier(torch.nn.Module):
@@ -32,7 +30,7 @@ def make_file(case):
     if case == 7:
         blocks = (torch.rand(COUNT // BLOCK) < 0.1).to(torch.uint8)
         return {"count": torch.tensor(COUNT), "blocks": blocks}
-    inputs, h1, h2, classes, batch = SHAPES[case]
+    inputs, h1, h2, classes, batch = PERCEPTRONS[case]
     file = {k: v.detach().clone() for k, v in Classifier(inputs, h1, h2, classes).state_dict().items()}
     file["x"] = torch.rand(8, batch, inputs)
     file["y"] = torch.randint(0, classes, (8, batch))
@@ -44,7 +42,7 @@ def make_file(case):
 
 
 def model_of(case, file):
-    model = Classifier(*SHAPES[case][:4])
+    model = Classifier(*PERCEPTRONS[case][:4])
     model.load_state_dict({k: v for k, v in file.items() if k.startswith("fc")})
     return model
 
@@ -92,8 +90,8 @@ def fisher_loop(case, file, exact):
                     s += weight * p.grad ** 2
         return float(sum(s.double().sum() for s in sums))
 
-    step.scale = SHAPES[case][4] / part
-    step.whole = lambda i: step(i, SHAPES[case][4])
+    step.scale = PERCEPTRONS[case][4] / part
+    step.whole = lambda i: step(i, PERCEPTRONS[case][4])
     return step
 
 

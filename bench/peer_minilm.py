@@ -8,6 +8,8 @@ import copy
 import torch
 import torch.nn.functional as F
 
+from shapes import BATCH, BATCHES, CLASSES, EPOCHS, LENGTH, MINILM
+
 TITLES = {"10a": "MiniLM's shape, batch 16 x 128, full step",
           "10b": "MiniLM's shape, LoRA r8 on q and v, step",
           "10c": "MiniLM's shape, top layer, 5 epochs of 64 sequences",
@@ -17,37 +19,22 @@ GOALS = {"10a": 1.2, "10b": 1.4, "10c": 2.5, "10d": 5}
 MAIN = {"10a": "best", "10b": "best", "10c": "plain", "10d": "plain"}
 # Losses to compare: steps, or whole runs.
 COMPARED = {"10a": 4, "10b": 4, "10c": 1, "10d": 1}
-EPOCHS, BATCHES, BATCH, LENGTH, CLASSES = 5, 4, 16, 128, 150
 
 
 def encoder():
     import transformers
-    config = transformers.BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536,
+    config = transformers.BertConfig(hidden_size=MINILM["width"], num_hidden_layers=MINILM["blocks"],
+                                     num_attention_heads=MINILM["heads"], intermediate_size=MINILM["hidden"],
                                      hidden_dropout_prob=0, attention_probs_dropout_prob=0)
     config._attn_implementation = "sdpa"
     return transformers.BertModel(config, add_pooling_layer=False)
-
-
-def operations(case):
-    """FLOP of one unit: 2 a weight and token forward, 2 each for the gradients of input and weight; attention's two
-    products 4 T width a token and block forward, twice that backward."""
-    tokens = BATCH * LENGTH
-    block, attention = tokens * 2 * 12 * 384 ** 2, tokens * 4 * LENGTH * 384
-    forward = block + attention
-    if case == "10a":
-        return 6 * 3 * forward
-    if case == "10b":  # no gradient of the base's weights
-        return 6 * (2 * block + 3 * attention)
-    if case == "10c":
-        return 5 * BATCHES * forward + EPOCHS * BATCHES * 3 * forward
-    return 6 * BATCHES * forward
 
 
 class Encoder(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.bert = encoder()
-        self.head = torch.nn.Linear(384, CLASSES)
+        self.head = torch.nn.Linear(MINILM["width"], CLASSES)
 
     def forward(self, tokens):
         return self.head(self.bert(input_ids=tokens).last_hidden_state.mean(1))
@@ -58,7 +45,7 @@ def make_file(case):
     file = {k: v.detach().clone() for k, v in Encoder().state_dict().items() if "position_ids" not in k}
     file["x"] = torch.randint(1000, 30000, (BATCHES, BATCH, LENGTH))
     file["y"] = torch.randint(0, CLASSES, (BATCHES, BATCH))
-    file["lora_A"] = (torch.rand(8, 384) * 2 - 1) / 384 ** 0.5
+    file["lora_A"] = (torch.rand(8, MINILM["width"]) * 2 - 1) / MINILM["width"] ** 0.5
     return file
 
 

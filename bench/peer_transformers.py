@@ -4,6 +4,7 @@ LLMC=PROGRAM (llm.c's train_gpt2) and LLAMA2C=PROGRAM (llama2.c's run) these run
 
 import os
 import re
+import shutil
 import struct
 import subprocess
 import tempfile
@@ -11,11 +12,8 @@ import tempfile
 import torch
 import torch.nn.functional as F
 
-GPT = {"9": dict(vocab=50257, positions=1024, width=768, blocks=12, heads=12, batch=4, length=64),
-       "11": dict(vocab=256, positions=96, width=96, blocks=3, heads=6, batch=12, length=96)}
-LLAMA = {"12a": dict(vocab=512, width=64, hidden=172, blocks=5, heads=8, kv_heads=4, positions=512, length=200),
-         "12b": dict(vocab=30000, width=384, hidden=1024, blocks=6, heads=6, kv_heads=6, positions=512, length=100)}
-ATTENTION = dict(batch=1, heads=8, length=2048, width=64)
+from shapes import ATTENTION, GPT, LLAMA
+
 GOALS = {"9": 1.3, "11": 3, "12a": 2, "12b": 2, "13a": 1, "13b": 1}
 TITLES = {"9": "GPT-2 of 124 M parameters, batch 4 x 64, AdamW step",
           "11": "character GPT of 0.4 M parameters, batch 12 x 96, AdamW step",
@@ -199,7 +197,7 @@ class Llmc:
 
     def __init__(self, program, file):
         self.folder = tempfile.TemporaryDirectory()
-        self.program = program
+        self.program = os.path.abspath(shutil.which(program) or program)  # it is started in another folder
         shape, padded = GPT["9"], 50304
         state = {k[6:]: v for k, v in file.items() if k.startswith("model/")}
         header = torch.zeros(256, dtype=torch.int32)

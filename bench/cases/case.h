@@ -19,4 +19,7 @@ Case minilm_case(const std::string& name, const stet::nn::State& file);
 /// Cases 9 and 11 to 13.
 Case transformer_case(const std::string& name, const stet::nn::State& file);
 
+/// Prints operations and bytes a second of this machine as JSON (limits.cpp).
+void print_limits();
+
 }  // namespace bench

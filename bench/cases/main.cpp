@@ -1,13 +1,11 @@
 // The stet side of the benchmark cases. compare.py starts this program with a case, a weight file and a
 // number of threads, then asks for losses or timings line by line, so that both sides alternate within one
 // run.
+#include <charconv>
 #include <chrono>
 #include <cmath>
 #include <iostream>
-
-#include <cblas.h>
-
-#include <stet/tensor/cpu/cpu.h>
+#include <string_view>
 
 #include "case.h"
 
@@ -124,33 +122,11 @@ Case make_case(const std::string& name, const nn::State& file) {
   return bench::transformer_case(name, file);
 }
 
-/// The machine's own limits, measured here: FLOP/s of the best matrix product, bytes/s of the update's
-/// stream.
-void print_limits() {
-  const std::int64_t n = 1024;
-  const Tensor a = rand({n, n}), b = rand({n, n});
-  double best = 0, stream = 0;
-  for (int i = 0; i < 12; ++i) {
-    const double start = seconds();
-    const Tensor c = matmul(a, b);
-    best = std::max(best, 2.0 * n * n * n / (seconds() - start));
-  }
-  const std::int64_t m = 1 << 24;
-  const Tensor x = rand({m}), y = rand({m});
-  for (int i = 0; i < 8; ++i) {
-    const double start = seconds();
-    const Tensor z = x + y;
-    stream = std::max(stream, 12.0 * static_cast<double>(m) / (seconds() - start));
-  }
-  std::cout << "{\"gflops\": " << best * 1e-9 << ", \"gbytes\": " << stream * 1e-9 << ", \"isa\": \"" << cpu::isa()
-            << "\", \"threads\": " << threads() << ", \"blas\": \"" << openblas_get_corename()
-            << "\", \"blas_config\": \"" << openblas_get_config() << "\"}" << std::endl;
-}
-
 void serve(const Case& work) {
   std::string command;
   std::int64_t count = 0, at = 0;
   while (std::cin >> command >> count) {
+    check(count > 0, "cases", command, ' ', count, ": expected a count above 0");
     if (command == "losses") {
       std::cout.precision(9);
       for (std::int64_t i = 0; i < count; ++i) std::cout << (work.compare ? work.compare : work.step)(at++) << ' ';
@@ -163,16 +139,26 @@ void serve(const Case& work) {
     } else {
       fail("cases", "command '", command, "': expected losses or time");
     }
+    command.clear();
   }
+  check(command.empty(), "cases", "command '", command, "': expected a count behind it");
+}
+
+int thread_count(std::string_view text) {
+  int count = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
+  const bool whole = error == std::errc() && end == text.data() + text.size();
+  check(whole, "cases", "THREADS '", text, "': expected a whole number");
+  return count;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) try {
   check(argc == 4, "cases", "usage: cases CASE|limits WEIGHTS.safetensors THREADS");
-  set_threads(std::stoi(argv[3]));
+  set_threads(thread_count(argv[3]));
   if (std::string(argv[1]) == "limits") {
-    print_limits();
+    bench::print_limits();
     return 0;
   }
   serve(make_case(argv[1], nn::load_safetensors(argv[2])));
