@@ -1,4 +1,4 @@
-// What a number on the command line may be, and whether what was printed is there. Private to the examples. CLI11's own
+// What a number on the command line may be, and how a program begins and ends. Private to the examples. CLI11's own
 // checks let NaN through, and print their upper end, the largest double, with all its digits.
 #pragma once
 
@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <exception>
 #include <iostream>
 #include <sstream>
 #include <string>
@@ -18,6 +19,18 @@ inline int finished() {
   if (std::cout && std::fflush(stdout) == 0 && !std::ferror(stdout)) return 0;
   std::cerr << "what was printed could not all be written\n";
   return 2;
+}
+
+/// Reads the command line and acts on it: 0, or 2 and on stderr what speaks against it.
+template <class Action> int program(CLI::App& app, int count, char** words, const Action& action) {
+  CLI11_PARSE(app, count, words);
+  try {
+    action();
+    return finished();
+  } catch (const std::exception& problem) {
+    std::cerr << problem.what() << '\n';
+    return 2;
+  }
 }
 
 /// What a seed can be: CLI11 alone takes -3 for 2^64 - 3.

@@ -101,13 +101,8 @@ int main(int count, char** words) {
   CLI::App app("Text from a released model.");
   Arguments arguments;
   describe(app, arguments);
-  CLI11_PARSE(app, count, words);
-  try {
+  return program(app, count, words, [&] {
     check_use(app, arguments);
     run(std::move(arguments));
-    return finished();
-  } catch (const std::exception& problem) {
-    std::cerr << problem.what() << '\n';
-    return 2;
-  }
+  });
 }

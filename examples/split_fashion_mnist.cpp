@@ -186,17 +186,12 @@ int main(int count, char** words) {
   CLI::App app("Split Fashion-MNIST: five tasks, one after the other, in three settings and under five strategies.");
   Arguments arguments;
   describe(app, arguments);
-  CLI11_PARSE(app, count, words);
-  try {
+  return program(app, count, words, [&] {
     if (arguments.threads > 0) set_threads(arguments.threads);
     use_device(arguments.device);
     const Pool train = pool_of(data::load_images(arguments.data, data::Split::train));
     const Pool test = pool_of(data::load_images(arguments.data, data::Split::test));
     if (arguments.tune) tune(train, test);
     else compare(arguments, train, test);
-    return finished();
-  } catch (const std::exception& problem) {
-    std::cerr << problem.what() << '\n';
-    return 2;
-  }
+  });
 }

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <functional>
-#include <iostream>
 #include <set>
 
 #include <CLI/CLI.hpp>
@@ -171,18 +170,13 @@ int main(int count, char** words) {
   CLI::App app("A small GPT learns general prose, then one domain: what is learned against what is forgotten.");
   Arguments arguments;
   describe(app, arguments);
-  CLI11_PARSE(app, count, words);
-  if (arguments.quick) {
-    arguments.seeds = 1;
-    arguments.pretrain = std::min(arguments.pretrain, 60);
-    arguments.steps = std::min(arguments.steps, 20);
-  }
-  try {
+  return program(app, count, words, [&] {
+    if (arguments.quick) {
+      arguments.seeds = 1;
+      arguments.pretrain = std::min(arguments.pretrain, 60);
+      arguments.steps = std::min(arguments.steps, 20);
+    }
     if (arguments.threads > 0) set_threads(arguments.threads);
     compare(arguments);
-    return finished();
-  } catch (const std::exception& problem) {
-    std::cerr << problem.what() << '\n';
-    return 2;
-  }
+  });
 }

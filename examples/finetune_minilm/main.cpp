@@ -8,7 +8,6 @@
 #include <cmath>
 #include <cstdio>
 #include <iomanip>
-#include <iostream>
 #include <sstream>
 
 #include <CLI/CLI.hpp>
@@ -301,17 +300,12 @@ int main(int count, char** words) {
   CLI::App app("Intent classification with a sentence encoder: accuracy, cost, and what the encoder keeps.");
   Arguments arguments;
   describe(app, arguments);
-  CLI11_PARSE(app, count, words);
-  try {
+  return program(app, count, words, [&] {
     check_use(app, arguments);
     if (arguments.threads > 0) set_threads(arguments.threads);
     check(std::filesystem::is_directory(arguments.model), "finetune_minilm", "--model ", arguments.model,
           ": no such folder");
     if (arguments.texts.empty()) compare(arguments);
     else classify(arguments);
-    return finished();
-  } catch (const std::exception& problem) {
-    std::cerr << problem.what() << '\n';
-    return 2;
-  }
+  });
 }

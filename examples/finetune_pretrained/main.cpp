@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <iostream>
 
 #include "../checks.h"
 #include "report.h"
@@ -167,14 +166,9 @@ int main(int count, char** words) {
   CLI::App app("Adapts a released language model to documents, and shows what it learns and what it forgets.");
   Arguments arguments;
   describe(app, arguments);
-  CLI11_PARSE(app, count, words);
-  try {
+  return program(app, count, words, [&] {
     check_use(app, arguments);
     if (arguments.threads > 0) set_threads(arguments.threads);
     run(arguments);
-    return finished();
-  } catch (const std::exception& problem) {
-    std::cerr << problem.what() << '\n';
-    return 2;
-  }
+  });
 }
